@@ -1,0 +1,1 @@
+"""Which structures exist, how they nest, and masks turned into one `LabelVolume` of atoms."""

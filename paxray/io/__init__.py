@@ -1,0 +1,1 @@
+"""Disk to `Volume` and masks on one lattice; bad files are refused with a clear error."""

@@ -1,0 +1,1 @@
+"""A procedural thorax: CT in HU and exact masks from a seed."""
