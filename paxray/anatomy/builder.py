@@ -1,0 +1,332 @@
+"""Masks from several sources, overlapping at will, made into the atoms of a `LabelVolume`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.labels import LabelVolume, Status
+from paxray.anatomy.vocabulary import Vocabulary
+from paxray.anatomy.voxels import BoolArray, Int64, count_values, flat, look_up, pieces
+from paxray.errors import CaseError
+from paxray.io.volume import Float64
+
+Box = tuple[slice, ...]
+_EMPTY: frozenset[str] = frozenset()
+
+
+class LabelBuilder:
+    """Collects sources in order of precedence, the first one first.
+
+    A class that an earlier source names is not taken from a later one, wherever the earlier one drew it;
+    different classes may overlap. Each voxel holds a code, and a table says which set of classes a code
+    stands for; adding a source gives new codes to new sets.
+
+    Parameters
+    ----------
+    shape
+        ``(nk, nj, ni)`` of the CT.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._shape = shape
+        self._codes: NDArray[Any] | None = None
+        # The first label map's values serve as codes until something has to be written.
+        self._borrowed = False
+        self._sets: list[frozenset[str]] = [_EMPTY]
+        self._counts: Int64 = np.array([np.prod(shape, dtype=np.int64)])
+        self._code_of: dict[frozenset[str], int] = {_EMPTY: 0}
+        self._status: dict[str, Status] = {}
+
+    @classmethod
+    def resume(cls, labels: LabelVolume, without: Collection[str] = ()) -> LabelBuilder:
+        """Return a builder that holds all classes of ``labels`` but those in ``without``."""
+        builder = cls(labels.shape)
+        builder._codes, builder._borrowed = labels.atoms, True
+        builder._sets = [
+            frozenset(name for name, inside in zip(labels.names, row, strict=True) if inside)
+            - frozenset(without)
+            for row in labels.membership.tolist()
+        ]
+        builder._counts = labels.atom_counts()
+        builder._status = {name: s for name, s in labels.status.items() if name not in without}
+        return builder
+
+    def add_label_map(
+        self,
+        array: NDArray[Any],
+        vocabulary: Vocabulary,
+        extent: Box | None = None,
+        where: str = "",
+    ) -> tuple[str, ...]:
+        """Add a label map: one integer per voxel, each naming a class.
+
+        Parameters
+        ----------
+        array
+            Integers of the CT's shape, 0 for background. It may be kept, and must not change
+            until `finish`.
+        vocabulary
+            What the values mean.
+        extent
+            Part of the CT that the source covers, slices along k, j, i; None for all of it.
+        where
+            The source's name in messages.
+
+        Returns
+        -------
+        The classes taken from this source: those that no earlier source names.
+
+        Raises
+        ------
+        CaseError
+            Another shape (``bad_labels``) or a value that the vocabulary does not name (``unknown_label``).
+        """
+        counts = self._count_label_map(array, vocabulary, where)
+        fresh = {value: name for value, name in vocabulary.labels.items() if name not in self._status}
+        whole = self._covers_all(extent)
+        voxels = dict.fromkeys(fresh.values(), 0)
+        for value, name in fresh.items():
+            if value < len(counts):
+                voxels[name] += int(counts[value])
+        self._status |= {name: _status(n, whole) for name, n in voxels.items()}
+
+        values = [value for value in fresh if value < len(counts) and counts[value]]
+        if self._codes is None:
+            self._codes, self._borrowed, self._counts = array, True, counts
+            self._sets = [frozenset({fresh[v]}) if v in fresh else _EMPTY for v in range(len(counts))]
+        elif values:
+            self._overlay(array, {value: fresh[value] for value in values}, len(counts))
+        return tuple(voxels)
+
+    def add_mask(
+        self,
+        name: str,
+        box: Box,
+        array: BoolArray,
+        extent: Box | None = None,
+        where: str = "",
+        *,
+        status: Status | None = None,
+    ) -> tuple[str, ...]:
+        """Add the mask of one class.
+
+        Parameters
+        ----------
+        name
+            Canonical class name.
+        box
+            Where ``array`` lies in the CT, slices along k, j, i.
+        array
+            Bool of the box's shape.
+        extent
+            Part of the CT that the source covers; None for all of it.
+        where
+            The source's name in messages.
+        status
+            What is known of the class, where that is more than mask and extent tell.
+
+        Returns
+        -------
+        ``(name,)``, or nothing if an earlier source names the class.
+
+        Raises
+        ------
+        CaseError
+            Shapes that do not fit, or a status that the mask belies (code ``bad_labels``).
+        """
+        if name in self._status:
+            return ()
+        size = tuple(len(range(*part.indices(n))) for part, n in zip(box, self._shape, strict=True))
+        if array.dtype != np.bool_ or array.shape != size:
+            raise CaseError(
+                f"the mask of '{name}' does not fill its box",
+                where=where,
+                expected=f"bool {size}",
+                found=f"{array.dtype} {array.shape}",
+                code="bad_labels",
+            )
+        n_voxels = int(np.count_nonzero(array))
+        if status is None:
+            status = _status(n_voxels, self._covers_all(extent))
+        elif (status in (Status.PRESENT, Status.PARTIAL)) != (n_voxels > 0):
+            raise CaseError(
+                f"'{name}' is said to be {status.value}, but its mask has {n_voxels} voxels",
+                where=where,
+                code="bad_labels",
+            )
+        self._status[name] = status
+        if n_voxels:
+            codes = self._own_codes()
+            counts = np.bincount(codes[box][array], minlength=len(self._sets))
+            table = np.arange(len(counts))
+            for code in np.flatnonzero(counts).tolist():
+                table[code] = self._code(
+                    self._sets[code] | {name}, from_code=code, n_voxels=int(counts[code])
+                )
+            part = self._own_codes()[box]
+            part[array] = table.astype(part.dtype)[part[array]]
+        return (name,)
+
+    def finish(self, affine: Float64, catalog: Catalog) -> LabelVolume:
+        """Return the label volume.
+
+        Classes stand in catalog order and atoms in the order of their sets of classes, so that the order
+        in which sources came does not show unless they name the same class.
+
+        Parameters
+        ----------
+        affine
+            The CT's, ``(4, 4)`` from ``(i, j, k, 1)`` to LPS mm.
+        catalog
+            Gives the order. `ConfigError` for a class that is not in it.
+        """
+        for name in self._status:
+            if name not in catalog:
+                catalog.resolve(name)
+        named = {catalog.resolve(name) for name in self._status}
+        return self.build(affine, [name for name in catalog if name in named])
+
+    def build(self, affine: Float64, names: Sequence[str]) -> LabelVolume:
+        """Return the label volume with its columns in the order of ``names``, which are all classes added."""
+        rank = {name: column for column, name in enumerate(names)}
+        used = {_EMPTY} | {self._sets[code] for code in np.flatnonzero(self._counts)}
+        ordered = sorted(used, key=lambda classes: sorted(rank[name] for name in classes))
+        atom_of = {classes: atom for atom, classes in enumerate(ordered)}
+        table = np.array([atom_of.get(classes, 0) for classes in self._sets], _smallest(len(ordered)))
+        membership = np.zeros((len(ordered), len(names)), np.bool_)
+        for atom, classes in enumerate(ordered):
+            membership[atom, [rank[name] for name in classes]] = True
+        if self._codes is None:
+            atoms: NDArray[Any] = np.zeros(self._shape, table.dtype)
+        else:
+            atoms = look_up(table, self._codes)
+        status = {name: self._status[name] for name in names}
+        return LabelVolume(atoms, membership, tuple(names), affine, status)
+
+    def _count_label_map(self, array: NDArray[Any], vocabulary: Vocabulary, where: str) -> Int64:
+        """Count each value, and refuse one that the vocabulary does not name."""
+        if array.shape != self._shape or array.dtype.kind not in "ui":
+            raise CaseError(
+                "the label map does not fit the CT",
+                where=where,
+                expected=f"integers {self._shape}",
+                found=f"{array.dtype} {array.shape}",
+                code="bad_labels",
+            )
+        top = int(array.max())
+        # Beyond 16 bits no vocabulary reaches, and a table of counts would not fit in memory.
+        if array.dtype.itemsize > 2 and (top > 65535 or int(array.min()) < 0):
+            raise CaseError(
+                "a label lies outside 0 to 65535",
+                where=where,
+                found=f"{array.min()} to {top}",
+                code="unknown_label",
+            )
+        if array.dtype.kind == "i" and int(array.min()) < 0:
+            raise CaseError("a label is negative", where=where, found=str(array.min()), code="unknown_label")
+        counts = count_values(array, top + 1)
+        unknown = [int(v) for v in np.flatnonzero(counts) if v and int(v) not in vocabulary.labels]
+        if unknown:
+            raise _unknown_label(unknown, counts, vocabulary, where)
+        return counts
+
+    def _overlay(self, array: NDArray[Any], names: dict[int, str], n_values: int) -> None:
+        """Add the classes of a second or later label map to the voxels' sets."""
+        rank = np.zeros(n_values, np.int64)
+        classes = list(dict.fromkeys(names.values()))
+        for value, name in names.items():
+            rank[value] = classes.index(name) + 1
+        codes, labels, base = flat(self._own_codes()), flat(array), len(classes) + 1
+        n_pairs = len(self._sets) * base
+
+        counts = np.zeros(n_pairs, np.int64)
+        for piece in pieces(labels.size, n_pairs):
+            added = rank[labels[piece]]
+            hit = np.flatnonzero(added)
+            if hit.size:
+                counts += np.bincount(codes[piece][hit] * base + added[hit], minlength=n_pairs)
+
+        table = np.arange(n_pairs) // base
+        for pair in np.flatnonzero(counts).tolist():
+            code, added_class = divmod(pair, base)
+            table[pair] = self._code(
+                self._sets[code] | {classes[added_class - 1]}, from_code=code, n_voxels=int(counts[pair])
+            )
+        codes = flat(self._own_codes())
+        for piece in pieces(labels.size):
+            added = rank[labels[piece]]
+            hit = np.flatnonzero(added)
+            if hit.size:
+                part = codes[piece]
+                part[hit] = table[part[hit] * base + added[hit]]
+
+    def _code(self, classes: frozenset[str], from_code: int, n_voxels: int) -> int:
+        """Return the code of a set, a new one if need be, and move ``n_voxels`` to it in the counts."""
+        code = self._code_of.get(classes)
+        if code is None:
+            code = self._code_of[classes] = len(self._sets)
+            self._sets.append(classes)
+            self._counts = np.append(self._counts, 0)
+        self._counts[from_code] -= n_voxels
+        self._counts[code] += n_voxels
+        return code
+
+    def _own_codes(self) -> NDArray[Any]:
+        """Return an array of codes that may be written and can hold every code there is."""
+        if self._codes is None:
+            self._codes = np.zeros(self._shape, np.uint16)
+        elif self._borrowed:
+            used = [self._sets[code] for code in np.flatnonzero(self._counts).tolist()]
+            sets = list(dict.fromkeys([_EMPTY, *used]))
+            self._code_of = {classes: code for code, classes in enumerate(sets)}
+            table = np.array([self._code_of.get(classes, 0) for classes in self._sets], _smallest(len(sets)))
+            counts = np.zeros(len(sets), np.int64)
+            np.add.at(counts, table, self._counts)
+            self._codes, self._borrowed = look_up(table, self._codes), False
+            self._sets, self._counts = sets, counts
+        if self._codes.dtype != np.uint32 and len(self._sets) > 65536:
+            self._codes = self._codes.astype(np.uint32)
+        return self._codes
+
+    def _covers_all(self, extent: Box | None) -> bool:
+        if extent is None:
+            return True
+        return all(part.indices(n) == (0, n, 1) for part, n in zip(extent, self._shape, strict=True))
+
+
+def _smallest(n_codes: int) -> type[np.unsignedinteger[Any]]:
+    return np.uint16 if n_codes <= 65536 else np.uint32
+
+
+def _status(n_voxels: int, whole: bool) -> Status:
+    if n_voxels:
+        return Status.PRESENT if whole else Status.PARTIAL
+    return Status.ABSENT if whole else Status.UNKNOWN
+
+
+def _unknown_label(unknown: Iterable[int], counts: Int64, vocabulary: Vocabulary, where: str) -> CaseError:
+    """Say which labels have no name, and the line that would give them one."""
+    unknown = list(unknown)
+    spec, hints = vocabulary.name, []
+    for value in unknown[:8]:
+        # A build that lists one class more shifts the labels behind it: the neighbour is then named but empty.
+        neighbour = value - 1
+        name = vocabulary.labels.get(neighbour)
+        shifted = name is not None and not counts[neighbour]
+        spec += f"+{value}:{name if shifted else 'CLASS'}"
+        if shifted:
+            hints.append(f"label {neighbour}, {name}, is empty in this file, so {value} may be it")
+    found = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown[:8])
+    return CaseError(
+        f"vocabulary '{vocabulary.name}' does not name every label in the file",
+        where=where,
+        expected=f"one of {len(vocabulary.labels)} labels up to {max(vocabulary.labels)}",
+        found=f"label {found}" + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""),
+        do="; ".join(["say what it is, if you know: `vocabulary: " + spec + "`", *hints]),
+        code="unknown_label",
+    )

@@ -1,0 +1,349 @@
+"""The catalog: every anatomical class known, what it is made of, and the facts that go with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from paxray.anatomy.document import Document, read_document
+from paxray.errors import ConfigError, suggest
+
+Laterality = Literal["left", "right", ""]
+
+DATA_FOLDER = Path(__file__).parent / "data"
+# Reading order is catalog order, and so the order of categories in a data set.
+_FILES = ("thorax.yaml", "vessels.yaml", "skeleton.yaml", "abdomen.yaml", "body.yaml")
+
+# SNOMED CT qualifiers of DICOM's Context Group 244 "Laterality".
+LATERALITY_CODES = {"left": "7771000", "right": "24028007", "bilateral": "51440002"}
+
+_UNION_RULE = "union of its parts"
+_LEAF_RULE = "as the source that names it draws it"
+_FIELDS = ("group", "parts", "synonyms", "laterality", "mirror", "optional", "snomed", "colour", "rule")
+_SNOMED_FIELDS = ("code", "meaning", "laterality", "source")
+_SIDES: tuple[Laterality, Laterality] = ("left", "right")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+
+
+@dataclass(frozen=True)
+class AnatomyClass:
+    """One anatomical class.
+
+    Parameters
+    ----------
+    name
+        Canonical name, TotalSegmentator v2's where it has one.
+    parts
+        Canonical names of the classes whose union it is; empty for a leaf.
+    synonyms
+        Other names that `Catalog.resolve` understands.
+    laterality
+        The side of the body it lies on; empty for what is unpaired or spans both. The heart's chambers
+        are named for the circulation and have none.
+    mirror
+        Its twin on the other side, which it becomes when an image is mirrored; empty without one.
+    group
+        Supercategory.
+    snomed_ct, snomed_meaning, snomed_laterality
+        SNOMED CT code, its meaning, and the code of the laterality modifier; empty where no source has one.
+    code_source
+        Where the code was taken from.
+    colour
+        Display colour, 8-bit RGB.
+    rule
+        In words, how it is made.
+    optional
+        Few patients have it, or a source that does not name it draws it with its neighbour: that nobody
+        looked for it does not make a union of which it is a part incomplete.
+    """
+
+    name: str
+    parts: tuple[str, ...] = ()
+    synonyms: tuple[str, ...] = ()
+    laterality: Laterality = ""
+    mirror: str = ""
+    group: str = ""
+    snomed_ct: str = ""
+    snomed_meaning: str = ""
+    snomed_laterality: str = ""
+    code_source: str = ""
+    colour: tuple[int, int, int] = (0, 0, 0)
+    rule: str = ""
+    optional: bool = False
+
+
+class Catalog(Mapping[str, AnatomyClass]):
+    """The known classes by canonical name, in catalog order.
+
+    Parameters
+    ----------
+    classes
+        The classes. Nothing is checked here: `load_catalog` and `check_catalog` do that.
+    """
+
+    def __init__(self, classes: Iterable[AnatomyClass]) -> None:
+        self._classes = {item.name: item for item in classes}
+        self._words = {
+            normal_word(word): item.name for item in self._classes.values() for word in item.synonyms
+        }
+        self._words.update((normal_word(name), name) for name in self._classes)
+
+    def __getitem__(self, name: str) -> AnatomyClass:
+        return self._classes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def __repr__(self) -> str:
+        return f"Catalog({len(self)} classes)"
+
+    def resolve(self, name: str) -> str:
+        """Return the canonical name for a name or synonym.
+
+        Case does not matter, and blanks and hyphens stand for underscores.
+
+        Raises
+        ------
+        ConfigError
+            Nothing is called that; the nearest known name is suggested (code ``unknown_class``).
+        """
+        found = self._words.get(normal_word(name))
+        if found is None:
+            raise ConfigError(
+                f"no class is called '{name}'",
+                expected="a class of the catalog or one of its synonyms",
+                do=suggest(normal_word(name), self._words) or "add it to a catalog file of your own",
+                code="unknown_class",
+            )
+        return found
+
+    def leaves(self, name: str) -> tuple[str, ...]:
+        """Return the leaf classes that make up ``name`` (itself, for a leaf), in catalog order."""
+        below = self._below(name)
+        return tuple(n for n in self if n in below and not self[n].parts)
+
+    def ancestors(self, name: str) -> tuple[str, ...]:
+        """Return the classes that have ``name`` as a part or as a part's part, in catalog order."""
+        self[name]
+        above: set[str] = set()
+        reached = {name}
+        while reached:
+            reached = {n for n, item in self.items() if n not in above and reached.intersection(item.parts)}
+            above |= reached
+        return tuple(n for n in self if n in above)
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Return a SHA-256 over everything the voxels of ``names`` depend on.
+
+        That is the definitions (name, parts, ``optional``) of these classes and of all classes below
+        them. Colours, codes, synonyms and prose do not count: changing them changes no mask.
+        """
+        below: set[str] = set()
+        for name in names:
+            below |= self._below(name)
+        facts = [[n, list(self[n].parts), self[n].optional] for n in sorted(below)]
+        return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).hexdigest()
+
+    def _below(self, name: str) -> set[str]:
+        """``name`` and its parts, their parts, and so on."""
+        below: set[str] = set()
+        stack = [name]
+        while stack:
+            current = stack.pop()
+            if current not in below:
+                below.add(current)
+                stack.extend(self[current].parts)
+        return below
+
+
+def load_catalog(extra: Path | None = None) -> Catalog:
+    """Load the built-in catalog, and on top of it a file of the user's own.
+
+    Parameters
+    ----------
+    extra
+        YAML in the format of the built-in files (``classes:`` with a mapping per class). An entry for a
+        name that exists changes the fields it gives and leaves the others; a new name adds a class, for
+        which ``group`` is required and ``colour`` is otherwise drawn from the name. ``{side}`` in a name
+        makes a left and a right class, each the other's mirror.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be used as written; the message names file, line and key.
+    """
+    built_in = _built_in()
+    if extra is None:
+        return built_in
+    from paxray.anatomy.check import structural_problems
+
+    document = read_document(extra)
+    keys: dict[str, str] = {}
+    catalog = Catalog(_read_classes(document, dict(built_in), keys).values())
+    for problem in structural_problems(catalog):
+        raise document.error(
+            ("classes", keys[problem.name], problem.key) if problem.name in keys else ("classes",),
+            f"class '{problem.name}': {problem.what}",
+            do=problem.do,
+        )
+    return catalog
+
+
+@functools.cache
+def _built_in() -> Catalog:
+    classes: dict[str, AnatomyClass] = {}
+    for name in _FILES:
+        classes = _read_classes(read_document(DATA_FOLDER / name, where=name), classes, {})
+    return Catalog(classes.values())
+
+
+def normal_word(word: str) -> str:
+    return re.sub(r"[\s\-]+", "_", word.strip().lower())
+
+
+def _read_classes(
+    document: Document, classes: dict[str, AnatomyClass], keys: dict[str, str]
+) -> dict[str, AnatomyClass]:
+    """Add a document's classes to ``classes``; ``keys`` learns under which key each one stands."""
+    document.check_keys((), document.data, ("classes",))
+    entries = document.data.get("classes")
+    if not isinstance(entries, dict):
+        raise document.error(("classes",), "not a mapping of classes", found=entries)
+    for key, entry in entries.items():
+        document.check_keys(("classes", key), entry, _FIELDS)
+        for side in _SIDES if "{side}" in str(key) else ("",):
+            name = _for_side(key, side)
+            if not isinstance(name, str) or not _NAME.match(name):
+                raise document.error(
+                    ("classes", key),
+                    "not a class name",
+                    expected="letters, digits and underscores",
+                    found=name,
+                )
+            if name in keys:
+                raise document.error(("classes", key), f"class '{name}' stands twice, also as '{keys[name]}'")
+            keys[name] = key
+            classes[name] = _read_class(document, key, entry, side, name, classes.get(name))
+    return classes
+
+
+def _for_side(value: Any, side: str) -> Any:
+    """Write out ``{side}`` and pick from ``{left: ..., right: ...}`` throughout a value."""
+    if not side:
+        return value
+    if isinstance(value, str):
+        return value.replace("{side}", side)
+    if isinstance(value, list):
+        return [_for_side(item, side) for item in value]
+    if isinstance(value, dict):
+        if set(value) == set(_SIDES):
+            return _for_side(value[side], side)
+        return {key: _for_side(item, side) for key, item in value.items()}
+    return value
+
+
+def _read_class(
+    document: Document,
+    key: str,
+    entry: Mapping[str, Any],
+    side: Laterality,
+    name: str,
+    known: AnatomyClass | None,
+) -> AnatomyClass:
+    """Read one entry for one side, over the class of that name where there is one."""
+    fields: dict[str, Any] = {}
+    at = ("classes", key)
+    for field, raw in entry.items():
+        value = _for_side(raw, side)
+        if field in ("parts", "synonyms"):
+            fields[field] = tuple(_text_list(document, (*at, field), value))
+        elif field == "snomed":
+            fields |= _read_code(document, (*at, field), raw, side)
+        elif field == "colour":
+            fields[field] = _colour(document, (*at, field), value)
+        elif field == "optional":
+            if not isinstance(value, bool):
+                raise document.error((*at, field), "not true or false", found=value)
+            fields[field] = value
+        elif not isinstance(value, str):
+            raise document.error((*at, field), "not text", found=value)
+        else:
+            fields[field] = value
+    if fields.get("laterality", "") not in (*_SIDES, ""):
+        raise document.error(
+            (*at, "laterality"), "not a side", expected="left or right", found=fields["laterality"]
+        )
+    if side:
+        fields.setdefault("laterality", side)
+        fields.setdefault("mirror", _for_side(key, "right" if side == "left" else "left"))
+    if known is not None:
+        if fields.get("parts") and known.rule == _LEAF_RULE:
+            fields.setdefault("rule", _UNION_RULE)
+        return dataclasses.replace(known, **fields)
+    if not fields.get("group"):
+        raise document.error(at, f"class '{name}' has no group", do="add a line such as `group: lung`")
+    fields.setdefault("rule", _UNION_RULE if fields.get("parts") else _LEAF_RULE)
+    fields.setdefault("colour", _colour_of(name))
+    return AnatomyClass(name=name, **fields)
+
+
+def _read_code(document: Document, at: tuple[str, ...], raw: Any, side: Laterality) -> dict[str, str]:
+    """Read a ``snomed`` entry into the fields of `AnatomyClass`; an empty one takes the code away."""
+    document.check_keys(at, raw, _SNOMED_FIELDS)
+    value = _for_side(raw, side)
+    if not value:
+        return dict.fromkeys(("snomed_ct", "snomed_meaning", "snomed_laterality", "code_source"), "")
+    for field in ("code", "meaning", "source"):
+        if not isinstance(value.get(field), str | int) or not str(value[field]).strip():
+            raise document.error((*at, field), f"a code needs its {field}", found=value.get(field, ""))
+    # One code for both sides says nothing about the side, so the modifier does; a code per side does.
+    default = side if isinstance(raw["code"], str | int) else ""
+    laterality = value.get("laterality", default)
+    if laterality and laterality not in LATERALITY_CODES:
+        raise document.error(
+            (*at, "laterality"), "not a laterality", expected=", ".join(LATERALITY_CODES), found=laterality
+        )
+    return {
+        "snomed_ct": str(value["code"]),
+        "snomed_meaning": str(value["meaning"]),
+        "snomed_laterality": LATERALITY_CODES[laterality] if laterality else "",
+        "code_source": str(value["source"]),
+    }
+
+
+def _text_list(document: Document, at: tuple[str, ...], value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+        raise document.error(at, "not a list of names", found=value)
+    return value
+
+
+def _colour(document: Document, at: tuple[str, ...], value: Any) -> tuple[int, int, int]:
+    if (
+        not isinstance(value, list)
+        or len(value) != 3
+        or not all(
+            isinstance(level, int) and not isinstance(level, bool) and 0 <= level <= 255 for level in value
+        )
+    ):
+        raise document.error(at, "not a colour", expected="[red, green, blue], each 0 to 255", found=value)
+    red, green, blue = value
+    return red, green, blue
+
+
+def _colour_of(name: str) -> tuple[int, int, int]:
+    """A bright colour for a class whose author chose none: the hue comes from the name."""
+    import colorsys
+
+    hue = int.from_bytes(hashlib.sha256(name.encode()).digest()[:2], "big") / 65536
+    red, green, blue = (round(255 * level) for level in colorsys.hsv_to_rgb(hue, 0.65, 0.95))
+    return red, green, blue

@@ -1,0 +1,201 @@
+"""Small validators that together say whether a catalog is sound."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from paxray.anatomy.catalog import DATA_FOLDER, LATERALITY_CODES, Catalog, normal_word
+from paxray.errors import suggest
+
+TOTALSEGMENTATOR_MAPPING = "TotalSegmentator mapping"
+PYDICOM_CODES = "pydicom codes.SCT"
+_OPPOSITE = {"left": "right", "right": "left"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a class: its name, the catalog file's key concerned, what it is, what to do."""
+
+    name: str
+    key: str
+    what: str
+    do: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.key}: {self.what}" + (f" ({self.do})" if self.do else "")
+
+
+def check_catalog(catalog: Catalog) -> list[str]:
+    """Return everything that is wrong with a catalog, one sentence each; empty for a sound one.
+
+    Besides the structure, each code is looked up in the source that it says it comes from.
+    """
+    problems = [*structural_problems(catalog)]
+    problems += [problem for check in (_codes_stand_in_source,) for problem in check(catalog)]
+    return [str(problem) for problem in problems]
+
+
+def structural_problems(catalog: Catalog) -> list[Problem]:
+    """Return what is wrong with the catalog in itself, without looking codes up anywhere."""
+    return [problem for check in _STRUCTURE for problem in check(catalog)]
+
+
+def _words_are_unique(catalog: Catalog) -> Iterator[Problem]:
+    owner: dict[str, str] = {}
+    for name in catalog:
+        other = owner.setdefault(normal_word(name), name)
+        if other != name:
+            yield Problem(name, "", f"is '{other}' in another spelling")
+    for name, item in catalog.items():
+        for word in item.synonyms:
+            other = owner.setdefault(normal_word(word), name)
+            if other != name:
+                yield Problem(name, "synonyms", f"'{word}' already means '{other}'")
+
+
+def _parts_are_known(catalog: Catalog) -> Iterator[Problem]:
+    for name, item in catalog.items():
+        for part in item.parts:
+            if part not in catalog:
+                yield Problem(name, "parts", f"there is no class '{part}'", suggest(part, catalog))
+        if len(set(item.parts)) != len(item.parts):
+            yield Problem(name, "parts", "a part stands twice")
+
+
+def _no_cycle(catalog: Catalog) -> Iterator[Problem]:
+    done: set[str] = set()
+
+    def walk(name: str, path: tuple[str, ...]) -> tuple[str, ...]:
+        if name in path:
+            return (*path[path.index(name) :], name)
+        if name in done or name not in catalog:
+            return ()
+        for part in catalog[name].parts:
+            if found := walk(part, (*path, name)):
+                return found
+        done.add(name)
+        return ()
+
+    for name in catalog:
+        if found := walk(name, ()):
+            yield Problem(name, "parts", f"is a part of itself: {' > '.join(found)}")
+            return  # every class above the cycle would report it again
+
+
+def _twins_agree(catalog: Catalog) -> Iterator[Problem]:
+    for name, item in catalog.items():
+        if not item.mirror:
+            continue
+        twin = catalog.get(item.mirror)
+        if twin is None:
+            yield Problem(name, "mirror", f"there is no class '{item.mirror}'", suggest(item.mirror, catalog))
+        elif twin.mirror != name:
+            yield Problem(name, "mirror", f"'{twin.name}' does not point back but to '{twin.mirror}'")
+        elif _OPPOSITE.get(item.laterality) != twin.laterality:
+            yield Problem(name, "laterality", f"'{item.laterality}' and the twin's '{twin.laterality}'")
+
+
+def _groups_are_words(catalog: Catalog) -> Iterator[Problem]:
+    for name, item in catalog.items():
+        if not re.fullmatch(r"[a-z][a-z_]*", item.group):
+            yield Problem(name, "group", f"'{item.group}' is not a lower-case word")
+
+
+def _colours_are_valid(catalog: Catalog) -> Iterator[Problem]:
+    for name, item in catalog.items():
+        if len(item.colour) != 3 or not all(0 <= level <= 255 for level in item.colour):
+            yield Problem(name, "colour", f"{item.colour} is not an 8-bit RGB colour")
+        elif max(item.colour) < 100:
+            yield Problem(name, "colour", f"{item.colour} cannot be seen on a radiograph", "brighten it")
+
+
+def _codes_are_well_formed(catalog: Catalog) -> Iterator[Problem]:
+    sides = {code: side for side, code in LATERALITY_CODES.items()}
+    for name, item in catalog.items():
+        if not item.snomed_ct:
+            if item.snomed_meaning or item.snomed_laterality or item.code_source:
+                yield Problem(name, "snomed", "a meaning, modifier or source without a code")
+            continue
+        if not item.code_source or not item.snomed_meaning:
+            yield Problem(name, "snomed", "a code without its source or meaning")
+        if not is_snomed_id(item.snomed_ct):
+            yield Problem(
+                name, "snomed", f"'{item.snomed_ct}' is not a SNOMED CT identifier: its check digit is wrong"
+            )
+        if item.snomed_laterality:
+            side = sides.get(item.snomed_laterality)
+            if side is None or ("" if side == "bilateral" else side) != item.laterality:
+                yield Problem(
+                    name,
+                    "snomed",
+                    f"modifier {item.snomed_laterality} does not fit laterality '{item.laterality}'",
+                )
+
+
+_STRUCTURE: tuple[Callable[[Catalog], Iterator[Problem]], ...] = (
+    _words_are_unique,
+    _parts_are_known,
+    _no_cycle,
+    _twins_agree,
+    _groups_are_words,
+    _colours_are_valid,
+    _codes_are_well_formed,
+)
+
+
+def _codes_stand_in_source(catalog: Catalog) -> Iterator[Problem]:
+    """Look each code up in the source it names; a source other than the two known is taken at its word."""
+    tables = {TOTALSEGMENTATOR_MAPPING: totalsegmentator_codes, PYDICOM_CODES: _pydicom_codes}
+    for name, item in catalog.items():
+        table = tables.get(item.code_source)
+        if table is None or not item.snomed_ct:
+            continue
+        if (item.snomed_ct, item.snomed_meaning) not in table():
+            yield Problem(
+                name,
+                "snomed",
+                f"{item.snomed_ct} '{item.snomed_meaning}' does not stand in {item.code_source}",
+            )
+
+
+@functools.cache
+def totalsegmentator_codes() -> frozenset[tuple[str, str]]:
+    """Codes and meanings of TotalSegmentator's SNOMED CT mapping (``totalsegmentator_codes.csv``)."""
+    with (DATA_FOLDER / "totalsegmentator_codes.csv").open(encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(line for line in stream if not line.startswith("#"))
+        return frozenset((row["code"], row["meaning"]) for row in rows)
+
+
+@functools.cache
+def _pydicom_codes() -> frozenset[tuple[str, str]]:
+    from pydicom.sr.codedict import codes
+
+    return frozenset((concept.value, concept.meaning) for concept in codes.SCT.concepts.values())
+
+
+# Verhoeff's check digit: products in the dihedral group D5 and powers of its permutation. SNOMED CT
+# Release File Specifications, "Check-digit computation".
+_PRODUCT = (
+    *((0, 1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 4, 0, 6, 7, 8, 9, 5), (2, 3, 4, 0, 1, 7, 8, 9, 5, 6)),
+    *((3, 4, 0, 1, 2, 8, 9, 5, 6, 7), (4, 0, 1, 2, 3, 9, 5, 6, 7, 8), (5, 9, 8, 7, 6, 0, 4, 3, 2, 1)),
+    *((6, 5, 9, 8, 7, 1, 0, 4, 3, 2), (7, 6, 5, 9, 8, 2, 1, 0, 4, 3), (8, 7, 6, 5, 9, 3, 2, 1, 0, 4)),
+    (9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+)
+_PERMUTATION = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
+
+
+def is_snomed_id(text: str) -> bool:
+    """Say whether ``text`` is a SNOMED CT identifier: 6 to 18 digits that end in the right check digit."""
+    if not re.fullmatch(r"[1-9][0-9]{5,17}", text):
+        return False
+    check = 0
+    for position, digit in enumerate(reversed(text)):
+        value = int(digit)
+        for _ in range(position % 8):
+            value = _PERMUTATION[value]
+        check = _PRODUCT[check][value]
+    return check == 0

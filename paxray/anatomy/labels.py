@@ -1,0 +1,163 @@
+"""The label volume: one integer per voxel, and a table of which classes each integer belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paxray.anatomy.voxels import BoolArray, Int64, count_values, look_up, values_on_edge
+from paxray.errors import CaseError, ConfigError, suggest
+from paxray.io.volume import Float64, Grid
+
+
+class Status(StrEnum):
+    """What is known of a class in a case."""
+
+    PRESENT = "present"
+    """It has voxels, and its source covers the whole CT."""
+    ABSENT = "absent"
+    """A source that names it and covers the whole CT found nothing."""
+    UNKNOWN = "unknown"
+    """Nothing looked for it, or not in the whole CT and nothing was found."""
+    PARTIAL = "partial"
+    """It has voxels, but its source covers only part of the CT or part of the union is unknown."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelVolume:
+    """Overlapping, nested classes as one array of atoms; an atom is a voxel's exact set of classes.
+
+    Parameters
+    ----------
+    atoms
+        ``(nk, nj, ni)`` uint16 or uint32, indexed ``[k, j, i]``; 0 is background.
+    membership
+        ``(n_atoms, n_classes)`` bool; row 0 is all False.
+    names
+        The classes, one per column.
+    affine
+        ``(4, 4)`` float64 from ``(i, j, k, 1)`` to LPS mm.
+    status
+        What is known of each class in ``names``; a class that is not there is `Status.UNKNOWN`.
+
+    Raises
+    ------
+    CaseError
+        The parts do not fit together (code ``bad_labels``).
+    """
+
+    atoms: NDArray[Any]
+    membership: BoolArray
+    names: tuple[str, ...]
+    affine: Float64
+    status: Mapping[str, Status]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "affine", self.grid.affine)
+        if self.atoms.dtype not in (np.uint16, np.uint32):
+            raise CaseError("atoms are not uint16 or uint32", found=str(self.atoms.dtype), code="bad_labels")
+        if self.membership.dtype != np.bool_ or self.membership.shape[1:] != (len(self.names),):
+            raise CaseError(
+                "the membership table does not fit the class names",
+                expected=f"(n_atoms, {len(self.names)}) bool",
+                found=f"{self.membership.shape} {self.membership.dtype}",
+                code="bad_labels",
+            )
+        if not len(self.membership) or self.membership[0].any():
+            raise CaseError("atom 0 is not the background", code="bad_labels")
+        if len(set(self.names)) != len(self.names) or set(self.status) != set(self.names):
+            raise CaseError("names repeat, or a status is missing or too many", code="bad_labels")
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The lattice that the atoms stand on."""
+        return Grid(self.atoms.shape, self.affine)  # type: ignore[arg-type]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(nk, nj, ni)``."""
+        return self.grid.shape
+
+    def index(self, name: str) -> int:
+        """Return the column of a class. `ConfigError` (code ``unknown_class``) if there is none."""
+        try:
+            return self._columns[name]
+        except KeyError:
+            raise ConfigError(
+                f"the label volume has no class '{name}'", do=suggest(name, self.names), code="unknown_class"
+            ) from None
+
+    def mask(self, name: str) -> BoolArray:
+        """Return the voxels of a class, ``(nk, nj, ni)`` bool."""
+        return look_up(self.membership[:, self.index(name)], self.atoms)
+
+    def atom_counts(self) -> Int64:
+        """Return the number of voxels of each atom, ``(n_atoms,)``."""
+        return self._counts.copy()
+
+    def voxel_counts(self) -> dict[str, int]:
+        """Return the number of voxels of each class."""
+        counts = self._counts @ self.membership
+        return {name: int(n) for name, n in zip(self.names, counts, strict=True)}
+
+    def with_mask(self, name: str, mask: BoolArray, status: Status) -> LabelVolume:
+        """Return a copy in which class ``name`` is exactly ``mask``, replacing what it was before.
+
+        For several classes at once, `LabelBuilder.resume` passes over the voxels once.
+
+        Parameters
+        ----------
+        name
+            Class name; a new one becomes the last column.
+        mask
+            ``(nk, nj, ni)`` bool.
+        status
+            What is known of the class.
+
+        Raises
+        ------
+        CaseError
+            Another shape, or a status that the mask belies (code ``bad_labels``).
+        """
+        from paxray.anatomy.builder import LabelBuilder
+
+        builder = LabelBuilder.resume(self, without=(name,))
+        builder.add_mask(name, tuple(slice(0, n) for n in self.shape), mask, status=status)
+        return builder.build(self.affine, list(dict.fromkeys((*self.names, name))))
+
+    def cut_by_ct(self, outside: BoolArray | None = None) -> dict[str, bool]:
+        """Say of each class whether the scan cuts it off.
+
+        Parameters
+        ----------
+        outside
+            ``(nk, nj, ni)`` bool: voxels that were not reconstructed (padding beyond the circle).
+
+        Returns
+        -------
+        True for a class with a voxel on a face of the array or beside (6-neighbours) an outside voxel.
+        """
+        if outside is not None and outside.shape != self.shape:
+            raise CaseError(
+                "the mask of what lies outside has another shape than the label volume",
+                expected=str(self.shape),
+                found=str(outside.shape),
+                code="bad_labels",
+            )
+        on_edge = values_on_edge(self.atoms, len(self.membership), outside)
+        cut = self.membership[on_edge].any(axis=0)
+        return {name: bool(flag) for name, flag in zip(self.names, cut, strict=True)}
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {name: column for column, name in enumerate(self.names)}
+
+    @cached_property
+    def _counts(self) -> Int64:
+        return count_values(self.atoms, len(self.membership))

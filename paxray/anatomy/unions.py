@@ -1,0 +1,83 @@
+"""Union classes, from the membership table alone: no voxel is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.labels import LabelVolume, Status
+from paxray.anatomy.voxels import BoolArray
+
+_KNOWN = (Status.PRESENT, Status.ABSENT)
+
+
+def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = None) -> LabelVolume:
+    """Add the catalog's union classes to a label volume.
+
+    A union's voxels are those of its own source, if it has one, together with those of its parts: a
+    parent that its source drew smaller is closed over its parts. Its status:
+
+    ===========  ====================================================================================
+    ``present``  it has voxels, and its own source or all of its parts are known (present or absent)
+    ``partial``  it has voxels, and no source of its own, and a part is unknown or partial
+    ``absent``   it has none, and its own source or all of its parts are known
+    ``unknown``  it has none, and something that could hold it was not looked for
+    ===========  ====================================================================================
+
+    A part marked ``optional`` in the catalog (a thirteenth thoracic vertebra) that nobody looked for is
+    left out of this account, unless nothing else is known either.
+
+    Parameters
+    ----------
+    labels
+        Classes with sources of their own.
+    catalog
+        What is made of what.
+    names
+        Classes wanted beside those already there, synonyms allowed; one that nothing is known of gets an
+        empty column and `Status.UNKNOWN`. By default every class of which something is known.
+
+    Returns
+    -------
+    The same atoms under more columns, in catalog order. Deriving again changes nothing.
+    """
+    columns: dict[str, tuple[BoolArray, Status]] = {}
+
+    def work_out(name: str) -> tuple[BoolArray, Status]:
+        if name not in columns:
+            column = np.zeros(len(labels.membership), np.bool_)
+            own = labels.status.get(name, Status.UNKNOWN)
+            if name in labels.status:
+                column |= labels.membership[:, labels.index(name)]
+            item = catalog.get(name)
+            parts = [(part, *work_out(part)) for part in item.parts] if item else []
+            for _, voxels, _ in parts:
+                column |= voxels
+            status = own
+            if parts:
+                required = [s for part, _, s in parts if not (catalog[part].optional and s is Status.UNKNOWN)]
+                known = own in _KNOWN or (bool(required) and all(s in _KNOWN for s in required))
+                # Every atom has voxels, so the column tells whether the class has.
+                if column.any():
+                    status = Status.PRESENT if known else Status.PARTIAL
+                else:
+                    status = Status.ABSENT if known else Status.UNKNOWN
+            columns[name] = column, status
+        return columns[name]
+
+    if names is None:
+        chosen = {name for name in catalog if work_out(name)[1] is not Status.UNKNOWN}
+    else:
+        chosen = {catalog.resolve(name) for name in names}
+    chosen.update(labels.names)
+    ordered = [name for name in catalog if name in chosen]
+    ordered += [name for name in labels.names if name not in catalog]
+    worked_out = [work_out(name) for name in ordered]
+    membership = np.zeros((len(labels.membership), len(ordered)), np.bool_)
+    for column, (voxels, _) in enumerate(worked_out):
+        membership[:, column] = voxels
+    status = {name: s for name, (_, s) in zip(ordered, worked_out, strict=True)}
+    return replace(labels, membership=membership, names=tuple(ordered), status=status)

@@ -1,0 +1,134 @@
+"""Vocabularies: which class each value of a label map stands for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from paxray.anatomy.catalog import DATA_FOLDER, Catalog
+from paxray.anatomy.document import Document, read_document
+from paxray.errors import ConfigError, suggest
+
+_FOLDER = DATA_FOLDER / "vocabularies"
+_MAX_VALUE = 65535
+_INLINE = re.compile(r"(?P<head>.+?)(?P<tail>(?:\+\d+:[^+]+)*)\Z")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the values of a label map mean.
+
+    Parameters
+    ----------
+    name
+        The specification it was loaded from, as a case table writes it.
+    labels
+        Value in the file to canonical class name; 0 is background and not listed. Two values may stand
+        for one class.
+    """
+
+    name: str
+    labels: dict[int, str]
+
+
+def vocabulary_names() -> list[str]:
+    """Return the names of the built-in vocabularies."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_vocabulary(spec: str, *, base: Path | None = None, catalog: Catalog) -> Vocabulary:
+    """Load a vocabulary.
+
+    Parameters
+    ----------
+    spec
+        The name of a built-in vocabulary (``totalsegmentator_v2``), or the path of a YAML file such as
+        ``{extends: totalsegmentator_v2, labels: {118: costal_cartilages}}``; either may be followed by
+        labels of its own, as in ``totalsegmentator_v2+118:costal_cartilages``. What comes later wins.
+    base
+        Folder to which a path is relative; the working directory by default. A path under ``extends``
+        is relative to the file it stands in.
+    catalog
+        Resolves the class names.
+
+    Raises
+    ------
+    ConfigError
+        No such vocabulary or file, a label that is not a value from 1 to 65535, or a name that the
+        catalog does not know; the nearest known name is suggested.
+    """
+    return Vocabulary(spec, _labels(spec.strip(), base or Path(), catalog, ()))
+
+
+def _labels(spec: str, base: Path, catalog: Catalog, chain: tuple[Path, ...]) -> dict[int, str]:
+    match = _INLINE.match(spec)
+    head, tail = (match["head"], match["tail"]) if match else (spec, "")
+    labels = _read(_path(head, base, spec), catalog, chain)
+    for item in tail.split("+")[1:]:
+        value, _, name = item.partition(":")
+        try:
+            labels[_value(value)] = catalog.resolve(name)
+        except ConfigError as error:
+            error_at = f"vocabulary {spec}"
+            raise ConfigError(error.what, where=error_at, expected=error.expected, do=error.do) from error
+    return dict(sorted(labels.items()))
+
+
+def _path(head: str, base: Path, spec: str) -> Path:
+    if head in vocabulary_names():
+        return _FOLDER / f"{head}.yaml"
+    if head.endswith((".yaml", ".yml")):
+        return base / head
+    raise ConfigError(
+        f"there is no vocabulary '{head}'",
+        where=f"vocabulary {spec}" if spec != head else "",
+        expected=f"{', '.join(vocabulary_names())}, or the path of a .yaml file, with `+VALUE:CLASS` after it at will",
+        do=suggest(head, vocabulary_names()),
+        code="unknown_vocabulary",
+    )
+
+
+def _read(path: Path, catalog: Catalog, chain: tuple[Path, ...]) -> dict[int, str]:
+    resolved = path.resolve()
+    document = read_document(path, where=path.name if path.parent == _FOLDER else str(path))
+    if resolved in chain:
+        raise document.error(("extends",), "the vocabulary extends itself")
+    document.check_keys((), document.data, ("name", "source", "extends", "labels"))
+    labels: dict[int, str] = {}
+    extends = document.data.get("extends")
+    if extends is not None:
+        if not isinstance(extends, str):
+            raise document.error(("extends",), "not the name or path of one vocabulary", found=extends)
+        labels = _labels(extends, path.parent, catalog, (*chain, resolved))
+    entries = document.data.get("labels")
+    if not isinstance(entries, dict) or not entries:
+        raise document.error(("labels",), "not a mapping of label values to class names", found=entries)
+    for value, name in entries.items():
+        labels[_checked_value(document, value)] = _checked_name(document, value, name, catalog)
+    return labels
+
+
+def _checked_value(document: Document, value: object) -> int:
+    try:
+        return _value(value)
+    except ConfigError as error:
+        raise document.error(("labels", value), error.what, expected=error.expected, found=value) from error
+
+
+def _checked_name(document: Document, value: object, name: object, catalog: Catalog) -> str:
+    if not isinstance(name, str):
+        raise document.error(("labels", value), "not a class name", found=name)
+    try:
+        return catalog.resolve(name)
+    except ConfigError as error:
+        raise document.error(("labels", value), error.what, expected=error.expected, do=error.do) from error
+
+
+def _value(value: object) -> int:
+    number = int(value) if isinstance(value, str) and value.isdigit() else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= _MAX_VALUE:
+        raise ConfigError(
+            "not a label value", expected=f"a whole number from 1 to {_MAX_VALUE}", found=repr(value)
+        )
+    return number

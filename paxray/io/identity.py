@@ -1,0 +1,71 @@
+"""Identity of an input: SHA-256 of what its files hold."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from paxray.errors import CaseError
+from paxray.io.stored import image_suffix, require_file, unreadable
+
+
+def file_sha256(path: Path, *, where: str = "") -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises
+    ------
+    CaseError
+        ``missing_file`` or ``unreadable``.
+    """
+    path = Path(path)
+    where = where or path.name
+    require_file(path, where)
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(where, error.strerror or "a file that cannot be opened") from error
+
+
+def content_hash(path: Path, *, where: str = "") -> str:
+    """Return the identity of a CT or of masks: a file, or a folder.
+
+    A file is its SHA-256; a header with detached voxels (.mhd, .nhdr) is hashed with the files that it names.
+    A folder is hashed over the sorted relative names and the contents of all files in it, hidden ones left out.
+
+    Raises
+    ------
+    CaseError
+        ``missing_file`` or ``unreadable``.
+    """
+    path = Path(path)
+    where = where or path.name
+    if path.is_dir():
+        return _combined([(file.relative_to(path).as_posix(), file) for file in _files(path)], where)
+    require_file(path, where)
+    if image_suffix(path) in (".mhd", ".nhdr"):
+        from paxray.io.itk import data_files
+
+        detached = data_files(path, where=where)
+        return _combined([("header", path), *((f"data {n}", file) for n, file in enumerate(detached))], where)
+    return file_sha256(path, where=where)
+
+
+def _files(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    if not found:
+        raise CaseError("the folder is empty", where=folder.name, do="check the path", code="missing_file")
+    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def _combined(named: list[tuple[str, Path]], where: str) -> str:
+    digest = hashlib.sha256()
+    for name, file in named:
+        encoded = os.fsencode(name)
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+        digest.update(bytes.fromhex(file_sha256(file, where=f"{where}/{file.name}")))
+    return digest.hexdigest()

@@ -1,0 +1,230 @@
+"""Read 3D masks onto their CT's grid: one multilabel file, or a folder with one file per class."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paxray.errors import CaseError
+from paxray.io.image import read_header, read_stored
+from paxray.io.lattice import Box, match_lattice
+from paxray.io.stored import Header, Stored, image_stem, image_suffix
+from paxray.io.volume import Grid
+
+_MAX_THREADS = 4  # each holds a whole mask volume
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """One integer per voxel of the CT.
+
+    Parameters
+    ----------
+    array
+        The CT's shape, smallest unsigned type; 0 outside `extent`, where nothing is known.
+    extent
+        The part of the CT's array (k, j, i) that the file covers.
+    where
+        How errors name the file.
+    """
+
+    array: NDArray[Any]
+    extent: Box
+    where: str
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMask:
+    """One class's voxels.
+
+    Parameters
+    ----------
+    name
+        The file's stem.
+    box
+        Tight box round the class in the CT's array (k, j, i); of size 0 for an empty mask.
+    array
+        bool, the shape of `box`.
+    extent
+        The part of the CT's array that the file covers.
+    where
+        How errors name the file.
+    """
+
+    name: str
+    box: Box
+    array: NDArray[np.bool_]
+    extent: Box
+    where: str
+
+
+def read_label_map(path: Path, grid: Grid, *, where: str = "") -> LabelMap:
+    """Read a multilabel file onto a CT's grid, re-indexed and never interpolated.
+
+    Raises
+    ------
+    CaseError
+        ``mask_mismatch`` (see `match_lattice`), ``bad_labels`` for values that are negative or not whole
+        numbers, and the codes of the file's format.
+    """
+    path = Path(path)
+    where = where or path.name
+    match = match_lattice(read_header(path, where=where).grid, grid, where=where)
+    labels = _labels(read_stored(path, where=where), where)
+    inside = match.apply(labels)
+    if inside.shape == grid.shape:
+        return LabelMap(np.ascontiguousarray(inside), match.extent, where)
+    array = np.zeros(grid.shape, labels.dtype)
+    array[match.extent] = inside
+    return LabelMap(array, match.extent, where)
+
+
+def read_class_mask(path: Path, grid: Grid, *, where: str = "") -> ClassMask:
+    """Read one class's file: 0 outside, one other value inside. Named by the file's stem.
+
+    Raises
+    ------
+    CaseError
+        As `read_label_map`; a file with several labels is ``bad_labels``.
+    """
+    path = Path(path)
+    where = where or path.name
+    match = match_lattice(read_header(path, where=where).grid, grid, where=where)
+    labels = _labels(read_stored(path, where=where), where)
+    inside = match.apply(labels)
+    tight = _tight_box(inside)
+    part = inside[tight]
+    value = part.max(initial=0)
+    array = np.ascontiguousarray(part == value) if value else np.zeros(part.shape, bool)
+    if value and not (array | (part == 0)).all():
+        raise CaseError(
+            "the file of one class holds several labels",
+            where=where,
+            expected="0 and one other value",
+            found=f"labels up to {int(value)}",
+            do="name it as a multilabel file with its vocabulary",
+            code="bad_labels",
+        )
+    box = tuple(
+        slice(whole.start + cut.start, whole.start + cut.stop)
+        for whole, cut in zip(match.extent, tight, strict=True)
+    )
+    return ClassMask(image_stem(path), box, array, match.extent, where)  # type: ignore[arg-type]
+
+
+def mask_files(folder: Path, *, where: str = "") -> list[Path]:
+    """Return the image files of a folder in order of their class names.
+
+    Raises
+    ------
+    CaseError
+        ``missing_file`` for no such folder, ``no_masks`` for one without image files, ``bad_labels`` where two
+        files name one class.
+    """
+    folder = Path(folder)
+    where = where or folder.name
+    if not folder.is_dir():
+        raise CaseError(
+            "there is no such folder of masks",
+            where=where,
+            found="a file" if folder.exists() else "nothing under that name",
+            do="check the path in the case table (paths are relative to the table)",
+            code="missing_file",
+        )
+    files = [file for file in folder.iterdir() if image_suffix(file) and not file.name.startswith(".")]
+    files.sort(key=lambda file: (image_stem(file), file.name))
+    if not files:
+        raise CaseError(
+            "the folder holds no masks",
+            where=where,
+            expected="one image file per class, named by the class",
+            do="check the path, or leave the masks empty in the case table",
+            code="no_masks",
+        )
+    for first, second in zip(files, files[1:], strict=False):
+        if image_stem(first) == image_stem(second):
+            raise CaseError(
+                "two files name the same class",
+                where=where,
+                found=f"{first.name} and {second.name}",
+                do="keep one of them",
+                code="bad_labels",
+            )
+    return files
+
+
+def read_mask_folder(
+    path: Path, grid: Grid, *, where: str = "", threads: int | None = None
+) -> Iterator[ClassMask]:
+    """Read a folder with one file per class onto a CT's grid.
+
+    Files are read by ``threads`` threads (4, or as many as there are processors, unless given) and yielded in
+    order of their names; at most ``threads`` whole volumes and twice as many tight boxes are held at a time.
+    Files that are no images (``statistics.json``) are passed over.
+
+    Raises
+    ------
+    CaseError
+        As `mask_files` at once, as `read_class_mask` when the file's turn comes.
+    """
+    path = Path(path)
+    where = where or path.name
+    files = mask_files(path, where=where)
+    return _read_in_order(files, grid, where, threads or min(_MAX_THREADS, os.cpu_count() or 1))
+
+
+def _read_in_order(files: Sequence[Path], grid: Grid, where: str, threads: int) -> Iterator[ClassMask]:
+    waiting: deque[Future[ClassMask]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for file in files:
+            if len(waiting) == 2 * threads:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(read_class_mask, file, grid, where=f"{where}/{file.name}"))
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _labels(stored: Stored, where: str) -> NDArray[Any]:
+    """Return the values in the smallest unsigned type; they must be whole and not negative."""
+    array = _unscaled(stored.header, stored.array)
+    low, high = array.min(), array.max()
+    whole = array.dtype.kind in "iu" or all(bool((plane == np.rint(plane)).all()) for plane in array)
+    if not (whole and low >= 0 and high < 2**32):
+        raise CaseError(
+            "the mask holds values that cannot be labels",
+            where=where,
+            expected="whole numbers from 0 to 4294967295",
+            found=f"values from {low:g} to {high:g}" + ("" if whole else ", not all whole"),
+            do="write labels, not probabilities or intensities; never resample labels with interpolation",
+            code="bad_labels",
+        )
+    return array.astype(np.min_scalar_type(int(high)), copy=False)
+
+
+def _unscaled(header: Header, array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(np.float64) * header.slope + header.intercept if header.scaled else array
+
+
+def _tight_box(array: NDArray[Any]) -> Box:
+    """Return the smallest box that holds all nonzero voxels; of size 0 at 0 where there are none."""
+    box: list[slice] = [slice(None)] * 3
+    # Planes first (whole, contiguous reductions), then only what is left of rows and columns.
+    for axis in sorted(range(3), key=lambda axis: -array.strides[axis] if array.strides[axis] > 0 else array.strides[axis]):
+        part = array[tuple(box)]
+        rest = tuple(other for other in range(3) if other != axis)
+        hit = np.flatnonzero(part.max(axis=rest))
+        if not hit.size:
+            return (slice(0, 0), slice(0, 0), slice(0, 0))
+        box[axis] = slice(int(hit[0]), int(hit[-1]) + 1)
+    return tuple(box)  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""HU to attenuation, per voxel; attenuation tables with their source."""

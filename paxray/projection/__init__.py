@@ -1,0 +1,1 @@
+"""Views and detectors, and one traversal of the rays that yields the image and every class."""

@@ -1,0 +1,1 @@
+"""CT to named 3D masks."""

@@ -1,0 +1,133 @@
+"""The patient's body in a CT: everything inside the skin, without the table and without what was not scanned."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paxray.errors import CaseError
+from paxray.io.volume import Volume
+
+#: Below this a voxel is not even air: scanners store -2048 or -3024 outside their reconstruction circle.
+PADDING_HU = -1200
+#: Skin against air: half way between them, and above lung, foam and cloth.
+SKIN_HU = -400
+#: The coarse grid on which the body is told from the table.
+COARSE_MM = 3.5
+#: Half the thickness of what counts as table, blanket or cable: shells thinner than twice this are cut off.
+OPENING_MM = 7.0
+
+
+def unscanned_mask(ct: Volume) -> NDArray[np.bool_]:
+    """``(nk, nj, ni)`` voxels outside the reconstruction circle: padding (below -1200 HU)."""
+    return ct.array < PADDING_HU
+
+
+def body_mask(ct: Volume, include: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """Find the body: the largest thing in the scan that survives cutting off thin shells, with its holes filled.
+
+    Parameters
+    ----------
+    ct
+        HU, any orientation.
+    include
+        ``(nk, nj, ni)`` voxels known to belong to the patient (any label): they are part of the result, and a
+        separate piece that holds one (an arm beside the trunk) is kept.
+
+    Returns
+    -------
+    ndarray
+        ``(nk, nj, ni)`` bool. Contains every voxel of `include`.
+
+    Raises
+    ------
+    CaseError
+        ``no_body`` where nothing of a patient's size is found.
+    """
+    from scipy import ndimage
+
+    factor = tuple(max(1, round(COARSE_MM / s)) for s in reversed(ct.spacing_mm))
+    spacing = np.array([s * f for s, f in zip(reversed(ct.spacing_mm), factor, strict=True)])
+    coarse = _block_mean(ct.array, factor)
+    solid = coarse > SKIN_HU
+    core = _ball_opening(solid, spacing, OPENING_MM)
+    pieces, count = ndimage.label(core)
+    if count == 0:
+        raise CaseError(
+            "no body found in the CT",
+            expected=f"tissue above {SKIN_HU} HU thicker than {2 * OPENING_MM:g} mm",
+            found=f"HU from {ct.array.min()} to {ct.array.max()}",
+            do="check that the file is a CT in HU",
+            code="no_body",
+        )
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    keep = np.zeros(count + 1, dtype=bool)
+    keep[int(np.argmax(sizes))] = True
+    known = None if include is None else _block_any(include, factor)
+    if known is not None:
+        keep[np.unique(pieces[known])] = True
+        keep[0] = False
+    patient = keep[pieces]
+    # The opening rounds off corners (fingers, skin folds): give back what lies within one coarse voxel.
+    near = ndimage.binary_dilation(patient, iterations=1) & (solid | patient)
+    if known is not None:
+        near |= known
+    filled = _fill(near)
+    inner = ndimage.binary_erosion(filled, iterations=2, border_value=1)
+    near = ndimage.binary_dilation(near, iterations=1)
+    body = _repeat(near, factor, ct.shape)
+    body &= ct.array > SKIN_HU
+    body |= _repeat(inner, factor, ct.shape)
+    body &= ct.array >= PADDING_HU
+    if include is not None:
+        body |= include
+    return body
+
+
+def _block_mean(array: NDArray[np.number], factor: tuple[int, ...]) -> NDArray[np.float32]:
+    """Mean over blocks; the last block of an axis repeats the last voxels."""
+    pad = [(0, -n % f) for n, f in zip(array.shape, factor, strict=True)]
+    out = np.pad(array, pad, mode="edge") if any(p[1] for p in pad) else array
+    for axis, f in enumerate(factor):
+        shape = (*out.shape[:axis], out.shape[axis] // f, f, *out.shape[axis + 1 :])
+        out = out.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
+    return out.astype(np.float32, copy=False)
+
+
+def _block_any(array: NDArray[np.bool_], factor: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Whether any voxel of each block is set."""
+    pad = [(0, -n % f) for n, f in zip(array.shape, factor, strict=True)]
+    out = np.pad(array, pad)
+    for axis, f in enumerate(factor):
+        out = np.logical_or.reduceat(out, np.arange(0, out.shape[axis], f), axis=axis)
+    return out
+
+
+def _repeat(array: NDArray[np.bool_], factor: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Blow coarse voxels up to the blocks that they stand for."""
+    for axis, f in enumerate(factor):
+        array = np.repeat(array, f, axis=axis)
+    return array[tuple(slice(n) for n in shape)]
+
+
+def _ball_opening(solid: NDArray[np.bool_], spacing: NDArray[np.float64], radius_mm: float) -> NDArray[np.bool_]:
+    """Opening with a ball in mm, by two distance transforms; beyond the array the body goes on."""
+    from scipy import ndimage
+
+    width = [int(np.ceil(radius_mm / s)) + 1 for s in spacing]
+    padded = np.pad(solid, [(w, w) for w in width], mode="edge")
+    eroded = ndimage.distance_transform_edt(padded, sampling=spacing) > radius_mm
+    opened = ndimage.distance_transform_edt(~eroded, sampling=spacing) <= radius_mm
+    return opened[tuple(slice(w, w + n) for w, n in zip(width, solid.shape, strict=True))] & solid
+
+
+def _fill(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill what is enclosed in any plane across one of the three axes: lungs are open only along the body."""
+    from scipy import ndimage
+
+    filled = solid.copy()
+    for axis in range(3):
+        for plane, out in zip(np.moveaxis(solid, axis, 0), np.moveaxis(filled, axis, 0), strict=True):
+            out |= ndimage.binary_fill_holes(plane)
+    return filled
