@@ -1,7 +1,54 @@
-"""paxray: annotated X-ray data sets made from CT. A research tool, not for clinical use."""
+"""paxray: annotated X-ray data sets made from CT. A research tool, not for clinical use.
+
+The package's face is a handful of verbs::
+
+    import paxray
+
+    ct = paxray.read_ct("ct.nii.gz")
+    labels = paxray.read_masks("masks.nii.gz=totalsegmentator_v2", ct)
+    labels = paxray.derive(paxray.segment(ct, labels))
+    view = paxray.place("pa", labels)
+    projection = paxray.project(paxray.attenuate(ct, labels), labels, view)
+    picture = paxray.render(projection)
+
+    paxray.build("pipelines/chest.yaml", "cases.csv", "DATASET")
+    for sample in paxray.load("DATASET"):
+        ...
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from paxray._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from paxray.api import attenuate, build, derive, place, project, read_ct, read_masks, render, segment
+    from paxray.dataset.reader import load
+
+__all__ = [
+    "__version__",
+    "attenuate",
+    "build",
+    "derive",
+    "load",
+    "place",
+    "project",
+    "read_ct",
+    "read_masks",
+    "render",
+    "segment",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a verb when it is first used: `import paxray` itself costs next to nothing."""
+    if name == "load":
+        from paxray.dataset.reader import load
+
+        return load
+    if name in __all__:
+        from paxray import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'paxray' has no attribute '{name}'")

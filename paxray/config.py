@@ -158,8 +158,11 @@ class Pipeline(_Strict):
         return self
 
     def effective(self) -> dict[str, Any]:
-        """Every setting, defaults filled in, as JSON values."""
-        return self.model_dump(mode="json")
+        """Every setting, defaults filled in, as JSON values; a catalog by its file name alone."""
+        content = self.model_dump(mode="json")
+        if self.labels.catalog is not None:
+            content["labels"]["catalog"] = Path(self.labels.catalog).name
+        return content
 
     def content(self) -> dict[str, Any]:
         """`effective` without what does not change the outcome."""

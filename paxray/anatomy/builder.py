@@ -12,7 +12,7 @@ from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.vocabulary import Vocabulary
 from paxray.anatomy.voxels import BoolArray, Int64, count_values, flat, look_up, pieces
-from paxray.errors import CaseError
+from paxray.errors import CaseError, ConfigError
 from paxray.io.volume import Float64
 
 Box = tuple[slice, ...]
@@ -183,13 +183,21 @@ class LabelBuilder:
         affine
             The CT's, ``(4, 4)`` from ``(i, j, k, 1)`` to LPS mm.
         catalog
-            Gives the order. `ConfigError` for a class that is not in it.
+                Gives the order.
+
+        Raises
+        ------
+        ConfigError
+            A class was added under a name that is not canonical (code ``unknown_class``).
         """
         for name in self._status:
             if name not in catalog:
-                catalog.resolve(name)
-        named = {catalog.resolve(name) for name in self._status}
-        return self.build(affine, [name for name in catalog if name in named])
+                raise ConfigError(
+                    f"'{name}' is not the name of a class",
+                    expected=f"'{catalog.resolve(name)}', for which it is a synonym",
+                    code="unknown_class",
+                )
+        return self.build(affine, [name for name in catalog if name in self._status])
 
     def build(self, affine: Float64, names: Sequence[str]) -> LabelVolume:
         """Return the label volume with its columns in the order of ``names``, which are all classes added."""
@@ -205,8 +213,10 @@ class LabelBuilder:
             atoms: NDArray[Any] = np.zeros(self._shape, table.dtype)
         else:
             atoms = look_up(table, self._codes)
+        counts = np.zeros(len(ordered), np.int64)
+        np.add.at(counts, table, self._counts)
         status = {name: self._status[name] for name in names}
-        return LabelVolume(atoms, membership, tuple(names), affine, status)
+        return LabelVolume(atoms, membership, tuple(names), affine, status)._keep_counts(counts)
 
     def _count_label_map(self, array: NDArray[Any], vocabulary: Vocabulary, where: str) -> Int64:
         """Count each value, and refuse one that the vocabulary does not name."""
@@ -314,7 +324,7 @@ def _unknown_label(unknown: Iterable[int], counts: Int64, vocabulary: Vocabulary
     unknown = list(unknown)
     spec, hints = vocabulary.name, []
     for value in unknown[:8]:
-        # A build that lists one class more shifts the labels behind it: the neighbour is then named but empty.
+        # A build that lists one class more shifts those behind it: the neighbour is named but empty.
         neighbour = value - 1
         name = vocabulary.labels.get(neighbour)
         shifted = name is not None and not counts[neighbour]

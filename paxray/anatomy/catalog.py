@@ -192,7 +192,7 @@ def load_catalog(extra: Path | None = None) -> Catalog:
     catalog = Catalog(_read_classes(document, dict(built_in), keys).values())
     for problem in structural_problems(catalog):
         raise document.error(
-            ("classes", keys[problem.name], problem.key) if problem.name in keys else ("classes",),
+            tuple(filter(None, ("classes", keys.get(problem.name), problem.key))),
             f"class '{problem.name}': {problem.what}",
             do=problem.do,
         )
@@ -208,6 +208,7 @@ def _built_in() -> Catalog:
 
 
 def normal_word(word: str) -> str:
+    """Return the spelling under which names are compared: lower case, underscores for blanks and hyphens."""
     return re.sub(r"[\s\-]+", "_", word.strip().lower())
 
 
@@ -221,7 +222,8 @@ def _read_classes(
         raise document.error(("classes",), "not a mapping of classes", found=entries)
     for key, entry in entries.items():
         document.check_keys(("classes", key), entry, _FIELDS)
-        for side in _SIDES if "{side}" in str(key) else ("",):
+        sides: tuple[Laterality, ...] = _SIDES if "{side}" in str(key) else ("",)
+        for side in sides:
             name = _for_side(key, side)
             if not isinstance(name, str) or not _NAME.match(name):
                 raise document.error(

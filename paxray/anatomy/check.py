@@ -34,9 +34,7 @@ def check_catalog(catalog: Catalog) -> list[str]:
 
     Besides the structure, each code is looked up in the source that it says it comes from.
     """
-    problems = [*structural_problems(catalog)]
-    problems += [problem for check in (_codes_stand_in_source,) for problem in check(catalog)]
-    return [str(problem) for problem in problems]
+    return [str(problem) for problem in (*structural_problems(catalog), *_codes_stand_in_source(catalog))]
 
 
 def structural_problems(catalog: Catalog) -> list[Problem]:
@@ -177,15 +175,14 @@ def _pydicom_codes() -> frozenset[tuple[str, str]]:
     return frozenset((concept.value, concept.meaning) for concept in codes.SCT.concepts.values())
 
 
-# Verhoeff's check digit: products in the dihedral group D5 and powers of its permutation. SNOMED CT
-# Release File Specifications, "Check-digit computation".
-_PRODUCT = (
-    *((0, 1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 4, 0, 6, 7, 8, 9, 5), (2, 3, 4, 0, 1, 7, 8, 9, 5, 6)),
-    *((3, 4, 0, 1, 2, 8, 9, 5, 6, 7), (4, 0, 1, 2, 3, 9, 5, 6, 7, 8), (5, 9, 8, 7, 6, 0, 4, 3, 2, 1)),
-    *((6, 5, 9, 8, 7, 1, 0, 4, 3, 2), (7, 6, 5, 9, 8, 2, 1, 0, 4, 3), (8, 7, 6, 5, 9, 3, 2, 1, 0, 4)),
-    (9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
-)
+# Verhoeff's scheme, SNOMED CT Release File Specifications, "Check-digit".
 _PERMUTATION = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
+
+
+def _dihedral_product(a: int, b: int) -> int:
+    """Multiply in the symmetry group of the pentagon: 0 to 4 are rotations, 5 to 9 reflections."""
+    turned = (a - b if a >= 5 else a + b) % 5
+    return turned + (5 if (a >= 5) != (b >= 5) else 0)
 
 
 def is_snomed_id(text: str) -> bool:
@@ -197,5 +194,5 @@ def is_snomed_id(text: str) -> bool:
         value = int(digit)
         for _ in range(position % 8):
             value = _PERMUTATION[value]
-        check = _PRODUCT[check][value]
+        check = _dihedral_product(check, value)
     return check == 0

@@ -19,15 +19,16 @@ class _StrictLoader(_BaseLoader):
     """Safe loader that refuses a repeated key, which plain YAML silently lets the last one win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        # Before the parent's turn: it writes merge keys (<<) out, which may repeat a key rightly.
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            word = (key.tag, str(key.value))
+            if word in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' stands twice", key.start_mark
+                )
+            seen.add(word)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        if len(mapping) != len(node.value):
-            seen: set[str] = set()
-            for key, _ in node.value:
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key '{key.value}' stands twice", key.start_mark
-                    )
-                seen.add(key.value)
         return mapping
 
 
@@ -79,7 +80,7 @@ class Document:
         return ConfigError(what, where=self.place(keys), expected=expected, found=text, do=do)
 
     def check_keys(self, keys: Iterable[Any], value: object, known: Iterable[str]) -> Mapping[str, Any]:
-        """Return ``value`` if it is a mapping that has none but the ``known`` keys; `ConfigError` otherwise."""
+        """Return ``value`` if it is a mapping with none but ``known`` keys; raise `ConfigError` otherwise."""
         known, keys = list(known), list(keys)
         if not isinstance(value, dict):
             raise self.error(keys, "not a mapping", expected=f"a mapping of {', '.join(known)}", found=value)

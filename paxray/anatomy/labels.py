@@ -59,9 +59,13 @@ class LabelVolume:
     status: Mapping[str, Status]
 
     def __post_init__(self) -> None:
+        if self.atoms.ndim != 3 or self.atoms.dtype not in (np.uint16, np.uint32):
+            raise CaseError(
+                "atoms are not a volume of uint16 or uint32",
+                found=f"{self.atoms.dtype} {self.atoms.shape}",
+                code="bad_labels",
+            )
         object.__setattr__(self, "affine", self.grid.affine)
-        if self.atoms.dtype not in (np.uint16, np.uint32):
-            raise CaseError("atoms are not uint16 or uint32", found=str(self.atoms.dtype), code="bad_labels")
         if self.membership.dtype != np.bool_ or self.membership.shape[1:] != (len(self.names),):
             raise CaseError(
                 "the membership table does not fit the class names",
@@ -77,7 +81,8 @@ class LabelVolume:
     @cached_property
     def grid(self) -> Grid:
         """The lattice that the atoms stand on."""
-        return Grid(self.atoms.shape, self.affine)  # type: ignore[arg-type]
+        nk, nj, ni = self.atoms.shape
+        return Grid((nk, nj, ni), self.affine)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -95,7 +100,7 @@ class LabelVolume:
 
     def mask(self, name: str) -> BoolArray:
         """Return the voxels of a class, ``(nk, nj, ni)`` bool."""
-        return look_up(self.membership[:, self.index(name)], self.atoms)
+        return look_up(np.ascontiguousarray(self.membership[:, self.index(name)]), self.atoms)
 
     def atom_counts(self) -> Int64:
         """Return the number of voxels of each atom, ``(n_atoms,)``."""
@@ -103,8 +108,8 @@ class LabelVolume:
 
     def voxel_counts(self) -> dict[str, int]:
         """Return the number of voxels of each class."""
-        counts = self._counts @ self.membership
-        return {name: int(n) for name, n in zip(self.names, counts, strict=True)}
+        counts: Int64 = self._counts @ self.membership
+        return dict(zip(self.names, counts.tolist(), strict=True))
 
     def with_mask(self, name: str, mask: BoolArray, status: Status) -> LabelVolume:
         """Return a copy in which class ``name`` is exactly ``mask``, replacing what it was before.
@@ -151,8 +156,8 @@ class LabelVolume:
                 code="bad_labels",
             )
         on_edge = values_on_edge(self.atoms, len(self.membership), outside)
-        cut = self.membership[on_edge].any(axis=0)
-        return {name: bool(flag) for name, flag in zip(self.names, cut, strict=True)}
+        cut: BoolArray = np.logical_or.reduce(self.membership[on_edge], axis=0)
+        return dict(zip(self.names, cut.tolist(), strict=True))
 
     @cached_property
     def _columns(self) -> dict[str, int]:
@@ -161,3 +166,8 @@ class LabelVolume:
     @cached_property
     def _counts(self) -> Int64:
         return count_values(self.atoms, len(self.membership))
+
+    def _keep_counts(self, counts: Int64) -> LabelVolume:
+        """Remember voxel counts that are known already, which saves a pass over the voxels."""
+        self.__dict__["_counts"] = counts  # where cached_property keeps them
+        return self

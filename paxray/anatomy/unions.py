@@ -22,9 +22,9 @@ def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = 
 
     ===========  ====================================================================================
     ``present``  it has voxels, and its own source or all of its parts are known (present or absent)
-    ``partial``  it has voxels, and no source of its own, and a part is unknown or partial
+    ``partial``  it has voxels, but neither is so
     ``absent``   it has none, and its own source or all of its parts are known
-    ``unknown``  it has none, and something that could hold it was not looked for
+    ``unknown``  it has none, and neither is so
     ===========  ====================================================================================
 
     A part marked ``optional`` in the catalog (a thirteenth thoracic vertebra) that nobody looked for is
@@ -80,4 +80,5 @@ def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = 
     for column, (voxels, _) in enumerate(worked_out):
         membership[:, column] = voxels
     status = {name: s for name, (_, s) in zip(ordered, worked_out, strict=True)}
-    return replace(labels, membership=membership, names=tuple(ordered), status=status)
+    derived = replace(labels, membership=membership, names=tuple(ordered), status=status)
+    return derived._keep_counts(labels.atom_counts())

@@ -83,7 +83,7 @@ def _path(head: str, base: Path, spec: str) -> Path:
     raise ConfigError(
         f"there is no vocabulary '{head}'",
         where=f"vocabulary {spec}" if spec != head else "",
-        expected=f"{', '.join(vocabulary_names())}, or the path of a .yaml file, with `+VALUE:CLASS` after it at will",
+        expected=f"{', '.join(vocabulary_names())}, or a path that ends in .yaml; `+VALUE:CLASS` may follow",
         do=suggest(head, vocabulary_names()),
         code="unknown_vocabulary",
     )

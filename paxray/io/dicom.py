@@ -1,4 +1,4 @@
-"""One DICOM CT series to a volume in HU: slices in the order of their positions, never of names or numbers."""
+"""One DICOM CT series to a volume in HU; slices are ordered by position, never by name or number."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def read_dicom_ct(folder: Path, *, where: str = "") -> Volume:
     """Read the one CT series of a folder.
 
     Slices are ordered along the slice normal. The step from slice to slice is the vector between their
-    positions, so a gantry tilt gives a sheared affine. Values are ``slope * stored + intercept`` of each slice,
-    padding included.
+    positions, so a gantry tilt gives a sheared affine. Values are each slice's own
+    ``slope * stored + intercept``, padding included.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def read_dicom_ct(folder: Path, *, where: str = "") -> Volume:
 def read_series(series: Series, *, where: str) -> Volume:
     """Read the slices of one series; errors as `read_dicom_ct`."""
     for frame in series.frames:
-        _require_rescale(frame, where)
+        _rescale(frame, where)  # refused before any pixel is decoded
     stack = _stack(series.frames)
     grid = stack_grid(series, where=where)
     array = to_hu(_planes(stack, where), grid.shape, where=where)
@@ -105,13 +105,14 @@ def _only(inventory: Inventory, where: str) -> Series:
     return inventory.series[0]
 
 
-def _require_rescale(frame: Frame, where: str) -> None:
+def _rescale(frame: Frame, where: str) -> tuple[float, float]:
+    """Return slope and intercept to HU; RescaleType may be absent or unspecified (US) in older files."""
     if frame.slope is None or frame.intercept is None:
         found = "a slice without RescaleSlope and RescaleIntercept"
     elif frame.unit not in ("", "HU", "US"):
         found = f"RescaleType {frame.unit}"
     else:
-        return
+        return frame.slope, frame.intercept
     raise CaseError(
         "the series is not in Hounsfield units",
         where=f"{where}/{frame.path.name}",
@@ -166,13 +167,11 @@ def _planes(stack: Sequence[Sequence[Frame]], where: str) -> Iterator[tuple[NDAr
     pixels = _Pixels(where)
     for group in stack:
         first = group[0]
-        assert first.slope is not None
-        assert first.intercept is not None
+        rescale = _rescale(first, where)
         plane = pixels.of(first)
         for other in group[1:]:
             again = pixels.of(other)
-            same = (first.slope, first.intercept) == (other.slope, other.intercept)
-            if not (same and np.array_equal(plane, again)):
+            if rescale != _rescale(other, where) or not np.array_equal(plane, again):
                 raise CaseError(
                     "two slices lie at one position and differ",
                     where=where,
@@ -181,7 +180,7 @@ def _planes(stack: Sequence[Sequence[Frame]], where: str) -> Iterator[tuple[NDAr
                     do="split the phases or reconstructions into one folder each",
                     code="duplicate_slices",
                 )
-        yield plane, first.slope, first.intercept
+        yield plane, *rescale
 
 
 class _Pixels:

@@ -1,8 +1,8 @@
 """Find the CT series among the DICOM files of a folder, from their headers alone.
 
-Attribute names and macros: DICOM PS3.3, CT Image (A.3), Enhanced CT Image (A.38), Legacy Converted Enhanced CT
-Image (A.70). Nothing of a header leaves this module but geometry, rescale, identifiers used for grouping, and
-the patient id, which only `paxray.io.scan` looks at, to hash it.
+Attribute names and macros: DICOM PS3.3, CT Image (A.3), Enhanced CT Image (A.38), Legacy Converted Enhanced
+CT Image (A.70). Nothing of a header leaves this module but geometry, rescale, the series' identifier
+and the patient's, which only `paxray.io.scan` looks at, to hash them.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def find_ct_series(folder: Path, *, where: str = "") -> Inventory:
     Raises
     ------
     CaseError
-        ``unreadable`` for a damaged DICOM file, ``no_orientation`` for a CT slice without position, orientation
-        or spacing in a series that has slices with them.
+        ``unreadable`` for a damaged DICOM file, ``no_orientation`` for a CT slice without position,
+        orientation or spacing in a series that has slices with them.
     """
     where = where or folder.name
     left_out: Counter[str] = Counter()
@@ -244,7 +244,10 @@ def _frame(
         raise ValueError("incomplete geometry")
     row, column = direction[:3], direction[3:]
     lengths = np.linalg.norm(row), np.linalg.norm(column)
-    if not np.allclose([*lengths, row @ column], [1, 1, 0], rtol=0, atol=1e-3) or not np.isfinite(position).all():
+    if (
+        not np.allclose([*lengths, row @ column], [1, 1, 0], rtol=0, atol=1e-3)
+        or not np.isfinite(position).all()
+    ):
         raise ValueError("direction cosines that are not two orthogonal unit vectors")
     slope, intercept = rescale.get("RescaleSlope"), rescale.get("RescaleIntercept")
     return Frame(

@@ -92,7 +92,7 @@ def require_hu(array: NDArray[Any], *, where: str) -> None:
     """
     low, high = float(array.min()), float(array.max())
     do = "export the CT again in HU"
-    if -_NORMALISED_MAX < low and high < _NORMALISED_MAX:
+    if low > -_NORMALISED_MAX and high < _NORMALISED_MAX:
         found = f"values from {low:g} to {high:g}, as of normalised intensities or a mask"
     elif low >= 0 and high < _NEVER_CT_MAX_HU:
         found = f"values from {low:g} to {high:g}, as of a label map or a windowed picture"

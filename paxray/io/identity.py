@@ -32,7 +32,7 @@ def content_hash(path: Path, *, where: str = "") -> str:
     """Return the identity of a CT or of masks: a file, or a folder.
 
     A file is its SHA-256; a header with detached voxels (.mhd, .nhdr) is hashed with the files that it names.
-    A folder is hashed over the sorted relative names and the contents of all files in it, hidden ones left out.
+    A folder is hashed over the sorted relative names and the contents of all files in it but hidden ones.
 
     Raises
     ------

@@ -33,12 +33,12 @@ def read_itk_header(path: Path, *, where: str = "") -> Header:
 
 def read_itk(path: Path, *, where: str = "") -> Stored:
     """Read a .nrrd, .nhdr, .mha or .mhd file whole; errors as `read_itk_header`."""
-    import SimpleITK as sitk  # noqa: N813 - the name its own documentation uses
+    import SimpleITK
 
     where = where or path.name
     reader, header = _read_information(path, where)
     try:
-        array = sitk.GetArrayFromImage(reader.Execute())
+        array = SimpleITK.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
         raise unreadable(where, "voxels that ITK cannot read: truncated or corrupt data") from error
     return Stored(header, array.reshape(header.grid.shape))
@@ -71,7 +71,9 @@ def data_files(path: Path, *, where: str = "") -> list[Path]:
             raise CaseError(
                 "the header's data file does not exist",
                 where=where,
-                expected=str(file.relative_to(path.parent)) if file.is_relative_to(path.parent) else file.name,
+                expected=str(file.relative_to(path.parent))
+                if file.is_relative_to(path.parent)
+                else file.name,
                 do="keep the header and its data together",
                 code="missing_file",
             )
@@ -143,16 +145,16 @@ def _require_orientation(path: Path, where: str) -> None:
 
 
 def _read_information(path: Path, where: str) -> tuple[Any, Header]:
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK
 
     _require_orientation(path, where)
     data_files(path, where=where)
-    reader = sitk.ImageFileReader()
+    reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     reader.LoadPrivateTagsOff()
     try:
         reader.ReadImageInformation()
-        name = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+        name = SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())
     except RuntimeError as error:
         raise unreadable(where, "a header that ITK cannot read") from error
     size = reader.GetSize()

@@ -61,7 +61,9 @@ def match_lattice(mask_grid: Grid, ct_grid: Grid, *, where: str = "") -> Lattice
     step = ct_grid.inverse[:3, :3] @ mask_grid.affine[:3, :3]  # CT voxels (ijk) per mask voxel (ijk)
     turn = _signed_permutation(step)
     nk, nj, ni = mask_grid.shape
-    corners = np.array([(i, j, k) for k in (0, nk - 1) for j in (0, nj - 1) for i in (0, ni - 1)], dtype=float)
+    corners = np.array(
+        [(i, j, k) for k in (0, nk - 1) for j in (0, nj - 1) for i in (0, ni - 1)], dtype=float
+    )
     mapped = ct_grid.to_index(mask_grid.to_world(corners))
     drift = mapped - corners @ turn.T
     shift = np.rint((drift.min(axis=0) + drift.max(axis=0)) / 2)

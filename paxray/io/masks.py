@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,8 @@ def mask_files(folder: Path, *, where: str = "") -> list[Path]:
     Raises
     ------
     CaseError
-        ``missing_file`` for no such folder, ``no_masks`` for one without image files, ``bad_labels`` where two
-        files name one class.
+        ``missing_file`` for no such folder, ``no_masks`` for one without image files, ``bad_labels`` where
+        two files name one class.
     """
     folder = Path(folder)
     where = where or folder.name
@@ -149,7 +150,7 @@ def mask_files(folder: Path, *, where: str = "") -> list[Path]:
             do="check the path, or leave the masks empty in the case table",
             code="no_masks",
         )
-    for first, second in zip(files, files[1:], strict=False):
+    for first, second in pairwise(files):
         if image_stem(first) == image_stem(second):
             raise CaseError(
                 "two files name the same class",
@@ -220,7 +221,7 @@ def _tight_box(array: NDArray[Any]) -> Box:
     """Return the smallest box that holds all nonzero voxels; of size 0 at 0 where there are none."""
     box: list[slice] = [slice(None)] * 3
     # Planes first (whole, contiguous reductions), then only what is left of rows and columns.
-    for axis in sorted(range(3), key=lambda axis: -array.strides[axis] if array.strides[axis] > 0 else array.strides[axis]):
+    for axis in sorted(range(3), key=lambda axis: -abs(array.strides[axis])):
         part = array[tuple(box)]
         rest = tuple(other for other in range(3) if other != axis)
         hit = np.flatnonzero(part.max(axis=rest))

@@ -86,19 +86,20 @@ def _is_gzip(path: Path) -> bool:
 @contextmanager
 def _opened(path: Path, where: str) -> Iterator[BinaryIO]:
     """Open a plain or gzipped file by its content; what the stream cannot deliver is ``unreadable``."""
-    from isal import igzip, isal_zlib
+    from isal import igzip
+    from isal.igzip_lib import IsalError
 
     require_file(path, where)
     try:
         with igzip.open(path, "rb") if _is_gzip(path) else path.open("rb") as stream:
             yield cast(BinaryIO, stream)
-    except (OSError, EOFError, isal_zlib.error) as error:
+    except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub declares no class
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise unreadable(where, reason) from error
 
 
 def _fill(stream: BinaryIO, array: NDArray[Any], where: str) -> None:
-    target = memoryview(array.reshape(-1).view(np.uint8))
+    target = memoryview(array.reshape(-1).view(np.uint8).data)
     done = 0
     while done < len(target):
         count = stream.readinto(target[done:])  # type: ignore[attr-defined]
@@ -154,7 +155,9 @@ def _parse(raw: Any, where: str) -> Header:
         )
     slope, intercept = raw.get_slope_inter()
     grid = located_grid(shape[::-1], _LPS_FROM_RAS @ _affine_ras(raw, shape, where), where)
-    return Header(grid, dtype, 1.0 if slope is None else float(slope), 0.0 if slope is None else float(intercept))
+    return Header(
+        grid, dtype, 1.0 if slope is None else float(slope), 0.0 if slope is None else float(intercept)
+    )
 
 
 def _affine_ras(raw: Any, shape: tuple[int, ...], where: str) -> Float64:
@@ -200,9 +203,7 @@ def _affine_ras(raw: Any, shape: tuple[int, ...], where: str) -> Float64:
     return affine
 
 
-def _require_agreement(
-    raw: Any, shape: tuple[int, ...], sform: Float64, qform: Float64, where: str
-) -> None:
+def _require_agreement(raw: Any, shape: tuple[int, ...], sform: Float64, qform: Float64, where: str) -> None:
     grid = located_grid(shape[::-1], sform, where)
     tolerance = _ORIENTATION_TOLERANCE * min(grid.spacing_mm)
     off = min(_farthest(grid, each) for each in (qform, _qform_with_w_of(raw, qform, sform)))
@@ -210,7 +211,7 @@ def _require_agreement(
         raise CaseError(
             "sform and qform place the image differently",
             where=where,
-            expected=f"the same place within {tolerance:.4f} (1 % of the smallest spacing), or one of them unset",
+            expected=f"the same place within {tolerance:.4f} (1 % of the smallest spacing), or one unset",
             found=f"corners up to {off:.4f} apart",
             do="set the wrong one's code to 0",
             code="affine_conflict",

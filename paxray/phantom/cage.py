@@ -18,19 +18,20 @@ PLEURA_MM = 5.0  # from the ribs' centre lines inwards to the lung
 # Level z, half width, front y and back y of the surface through the ribs' centre lines; reference mm.
 _SECTIONS = np.array(
     [
-        (146.0, 20.0, -62.0, -34.0),
-        (139.0, 36.0, -76.0, -24.0),
-        (128.0, 51.0, -88.0, -14.0),
-        (112.0, 68.0, -102.0, -2.0),
-        (92.0, 91.0, -116.0, 11.0),
-        (66.0, 112.0, -128.0, 22.0),
-        (42.0, 122.0, -138.0, 29.0),
-        (18.0, 129.0, -146.0, 33.0),
+        (142.0, 22.0, -66.0, -32.0),
+        (137.0, 43.0, -78.0, -22.0),
+        (128.0, 59.0, -90.0, -13.0),
+        (115.0, 73.0, -101.0, -3.0),
+        (99.0, 88.0, -112.0, 8.0),
+        (82.0, 101.0, -120.0, 17.0),
+        (62.0, 114.0, -129.0, 24.0),
+        (40.0, 124.0, -138.0, 30.0),
+        (15.0, 130.0, -146.0, 33.0),
         (-20.0, 136.0, -155.0, 35.0),
-        (-85.0, 141.0, -162.0, 28.0),
-        (-130.0, 139.0, -160.0, 18.0),
-        (-165.0, 135.0, -156.0, 9.0),
-        (-240.0, 128.0, -152.0, -4.0),
+        (-85.0, 141.0, -161.0, 28.0),
+        (-130.0, 139.0, -155.0, 18.0),
+        (-165.0, 135.0, -147.0, 9.0),
+        (-240.0, 128.0, -140.0, -4.0),
     ]
 )
 
@@ -109,7 +110,8 @@ class Cage:
         at = float(np.clip(z, self.bottom_mm, self.top_mm))
         half, front, back = (float(v) for v in self._curve(at))
         center = 0.35 * front + 0.65 * back - 0.2 * (back - front)
-        slope = float(1.0 / np.hypot(1.0, 0.8 * float(self._rate(at)[0])))
+        # Steeper than this the first-order correction would overshoot at the crown of the cage.
+        slope = max(0.62, float(1.0 / np.hypot(1.0, 0.8 * float(self._rate(at)[0]))))
         return Section(half, center, center - front, back - center, slope, max(0.0, z - self.top_mm))
 
     def point(self, theta_deg: float, z: float, side: int) -> Float64:
@@ -252,7 +254,7 @@ def paint_ribs(canvas: Canvas, ribs: list[Rib], marrow_hu: float) -> None:
             paint_tube(canvas, rib.cartilage, "costal_cartilages", 105.0)
     for rib in ribs:
         name = f"rib_{'left' if rib.side > 0 else 'right'}_{rib.number}"
-        paint_bone(canvas, rib.bone, name, cortex_mm=1.2, cortex_hu=980.0, marrow_hu=marrow_hu)
+        paint_bone(canvas, rib.bone, name, cortex_mm=1.4, cortex_hu=1050.0, marrow_hu=marrow_hu)
 
 
 def paint_bone(

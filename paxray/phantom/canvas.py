@@ -37,7 +37,7 @@ class BodyFrame:
         z = np.asarray(z_ref, dtype=np.float64)
         wave = np.cos(np.pi * (z + 20.0) / 190.0) - np.cos(np.pi * 20.0 / 190.0)
         hump = np.square((z - 20.0) / 130.0)
-        return self.bow_x_mm * wave, -self.bow_y_mm * np.minimum(hump, 3.0)
+        return self.bow_x_mm * wave, -self.bow_y_mm * np.minimum(hump, 1.6)
 
     def to_world(self, points_ref: ArrayLike) -> NDArray[np.float64]:
         """Map ``(..., 3)`` reference points to world mm."""
@@ -133,6 +133,10 @@ class Canvas:
             if where is not None:
                 inside &= where
             self.labels[box][inside] = self.ids[name]
+
+    def name(self, box: Box, inside: NDArray[np.bool_], name: str) -> None:
+        """Give a label to voxels without touching their CT numbers."""
+        self.labels[box][inside] = self.ids[name]
 
     def mask(self, *names: str, box: Box | None = None) -> NDArray[np.bool_]:
         """Return where the labels are one of ``names``, in a box or everywhere."""

@@ -20,20 +20,20 @@ from paxray.phantom.shapes import (
 )
 
 # Points of the left shoulder, arms raised; reference mm.
-HUMERAL_HEAD = (147.0, -24.0, 112.0)
+HUMERAL_HEAD = (147.0, -21.0, 102.0)
 HUMERUS_AXIS = (0.47, -0.2, 0.86)
-GLENOID = (124.0, -17.0, 101.0)
+GLENOID = (123.0, -16.0, 98.0)
 SUPERIOR_ANGLE = (74.0, 6.0, 118.0)
 INFERIOR_ANGLE = (116.0, 27.0, -24.0)
 SPINE_ROOT = (82.0, 21.0, 84.0)
-ACROMION = (138.0, 0.0, 136.0)
+ACROMION = (139.0, 2.0, 131.0)
 _CLAVICLE = (
     (17.0, -124.0, 91.0, 10.5),
     (34.0, -129.0, 96.0, 7.5),
-    (58.0, -121.0, 102.0, 6.2),
-    (84.0, -92.0, 111.0, 6.0),
-    (108.0, -55.0, 121.0, 6.4),
-    (130.0, -22.0, 130.0, 7.6),
+    (58.0, -121.0, 100.0, 6.4),
+    (84.0, -92.0, 107.0, 6.2),
+    (108.0, -55.0, 116.0, 6.6),
+    (124.0, -27.0, 125.0, 6.4),
 )
 
 
@@ -80,7 +80,7 @@ def paint_humeri(canvas: Canvas, marrow_hu: float) -> None:
     axis = np.asarray(HUMERUS_AXIS) / np.linalg.norm(HUMERUS_AXIS)
     for side, name in ((1, "humerus_left"), (-1, "humerus_right")):
         nodes = np.array([head, head + 14 * axis, head + 38 * axis, head + 130 * axis])
-        line = spline(np.column_stack([mirrored(nodes, side), [22.5, 20.0, 12.5, 11.5]]), 6.0)
+        line = spline(np.column_stack([mirrored(nodes, side), [21.5, 19.0, 12.5, 11.5]]), 6.0)
         shape = Tube(line[:, :3], line[:, 3])
         paint_bone(canvas, shape, name, cortex_mm=2.4, cortex_hu=1050.0, marrow_hu=marrow_hu - 60)
 
@@ -101,7 +101,7 @@ def _paint_scapula(canvas: Canvas, side: int, name: str, marrow_hu: float) -> No
     glenoid = Ellipsoid(tuple(mirrored(GLENOID, side)), (8.0, 15.0, 19.0))
     distance = smooth_union(distance, glenoid.distance(*canvas.coordinates(box)), 6.0)
     ridge = spline(np.array([(*SPINE_ROOT, 3.2), (110.0, 17.0, 108.0, 4.4), (*ACROMION, 7.0)]), 5.0)
-    acromion = np.array([(*ACROMION, 7.0), (143.0, -16.0, 138.0, 7.0), (138.0, -28.0, 136.0, 5.5)])
+    acromion = np.array([(*ACROMION, 7.0), (147.0, -13.0, 134.0, 6.5), (144.0, -25.0, 134.0, 5.0)])
     coracoid = np.array([(119.0, -26.0, 113.0, 7.5), (117.0, -46.0, 118.0, 6.0), (122.0, -60.0, 108.0, 5.0)])
     lateral = np.array([(*INFERIOR_ANGLE, 4.5), (126.0, 8.0, 40.0, 5.0), (124.0, -10.0, 88.0, 7.0)])
     medial = np.array([(*INFERIOR_ANGLE, 3.6), (92.0, 25.0, 50.0, 2.6), (*SUPERIOR_ANGLE, 2.6)])
@@ -132,7 +132,7 @@ def _blade(canvas: Canvas, box: tuple[slice, slice, slice], side: int) -> Float3
     bulge = np.float32(13.0) * np.sqrt(np.clip(reach, 0.0, 1.0))
     surface = np.float32(plane[0]) + np.float32(plane[1]) * ax + np.float32(plane[2]) * z + bulge
     tilt = np.float32(1.0 / np.sqrt(1.0 + plane[1] ** 2 + plane[2] ** 2))
-    return np.maximum(np.abs(y - surface) * tilt - np.float32(1.7), inside).astype(np.float32)
+    return np.maximum(np.abs(y - surface) * tilt - np.float32(1.9), inside).astype(np.float32)
 
 
 def shoulder_points() -> dict[str, Float64]:

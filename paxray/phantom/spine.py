@@ -196,16 +196,16 @@ def _paint_vertebra(canvas: Canvas, level: Level, marrow_hu: float) -> None:
     lumbar = level.name.startswith("L")
     tip_v = cc + (42.0 if lumbar else 34.0 - 6.0 * level.steepness)
     tip_w = -0.2 * h - (22.0 * level.steepness + (3.0 if lumbar else 5.0))
-    spinous = _capsule((u * 1.25, v, w), (0.0, cc + 11.0, -0.12 * h), (0.0, tip_v, tip_w), 4.6)
+    spinous = _capsule((u * 1.6, v, w), (0.0, cc + 11.0, -0.12 * h), (0.0, tip_v, tip_w), 4.6)
     if lumbar:
         spinous = np.minimum(
-            spinous, _capsule((u * 1.4, v, w), (0.0, cc + 12.0, -0.4 * h), (0.0, tip_v, tip_w - 8), 5.5)
+            spinous, _capsule((u * 1.8, v, w), (0.0, cc + 12.0, -0.4 * h), (0.0, tip_v, tip_w - 8), 5.5)
         )
     if lumbar:
         wing = _capsule((au, v, w), (13.0, cc - 4.0, 0.1 * h), (level.span, cc, 0.1 * h), 4.0)
     else:
         back = 13.0 if level.name != "C7" else 0.0
-        wing = _capsule((au, v, w), (14.0, cc + 3.0, 0.1 * h), (level.span, cc + back, 0.18 * h), 4.4)
+        wing = _capsule((au, v, w), (14.0, cc + 3.0, 0.1 * h), (level.span, cc + back, 0.18 * h), 3.3)
     facet = _capsule((au, v, w), (14.0, cc + 5.0, 0.42 * h), (14.0, cc + 7.0, -0.5 * h), 4.2)
     parts = smooth_union(body, ring, 2.5)
     for part in (spinous, wing, facet):
@@ -217,5 +217,5 @@ def _paint_vertebra(canvas: Canvas, level: Level, marrow_hu: float) -> None:
 def _vertebra_hu(distance: Float32, body: Float32, marrow_hu: float, edge_mm: float) -> Float32:
     """Return the CT number: spongy body in a thin shell, denser arch."""
     shell = np.clip(0.5 + (distance + np.float32(1.1)) / np.float32(edge_mm), 0.0, 1.0)
-    core = np.where(body < 0, np.float32(marrow_hu), np.float32(marrow_hu + 160))
-    return core + (np.float32(760.0) - core) * shell
+    core = np.where(body < 0, np.float32(marrow_hu), np.float32(marrow_hu + 60))
+    return core + (np.where(body < 0, np.float32(820.0), np.float32(480.0)) - core) * shell

@@ -16,6 +16,7 @@ from paxray.phantom.spine import Spine
 
 DIAPHRAGM_MM = 3.5
 SKIN_MM = 1.8
+BREAST_MM = (-120.0, 90.0)  # levels between which breasts are looked for
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,11 @@ class Diaphragm:
         ends = np.where(backness > 0, np.float32(self.posterior), np.float32(self.anterior))
         weight = np.square(backness)
         drop = np.float32(self.lateral) * (1 - weight) + ends * weight
-        to_wall = np.clip(1 + wall / np.float32(78.0), 0.0, 1.0)  # 0 deep inside .. 1 at the wall
-        fall = drop * (0.35 * np.square(to_wall) + 0.65 * to_wall**4)
+        to_wall = np.clip(1 + wall / np.float32(88.0), 0.0, 1.0)  # 0 deep inside .. 1 at the wall
+        fall = drop * (0.5 * np.square(to_wall) + 0.5 * to_wall**4)
         side = 0.5 + 0.5 * np.tanh(x / np.float32(22.0))
         top = np.float32(self.top_right) * (1 - side) + np.float32(self.top_left) * side
-        saddle = np.float32(9.0) * np.exp(-np.square(x / np.float32(30.0)))
-        return top - saddle - fall
+        return top - fall
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,15 +102,16 @@ class Torso:
         spine_y = self.spine.y(z)
         # Wall over the ribs: thin on the breastbone, thicker at the sides and behind.
         side = np.clip(ax / np.float32(section.half_width), 0.0, 1.0)
-        coat = np.float32(7.0) + np.float32(7.0 * m) * side
+        thin = 1.0 - 0.6 * float(np.clip((z - 95.0) / 40.0, 0.0, 1.0))
+        coat = np.float32(7.0 * thin) + np.float32(7.0 * m * thin) * side
         out = cage - coat
         back = ellipse(ax - 31.0, y - np.float32(spine_y + 40.0), 33.0, 24.0 * (0.8 + 0.2 * m))
         out = smooth_union(out, back, 26.0)
-        if z > -70:
+        if z > -140:
             out = smooth_union(out, self._girdle(ax, y, z), 24.0)
-        if z > 96:
-            neck = ellipse(ax, y - np.float32(spine_y - 12.0), 50.0 + 8.0 * m, 62.0)
-            out = smooth_union(out, neck + np.float32(max(0.0, 128.0 - z) * 0.9), 24.0)
+        if z > 50:
+            neck = ellipse(ax, y + np.float32(48.0), 45.0 + 8.0 * m, 44.0 + 0.2 * max(0.0, 150.0 - z))
+            out = smooth_union(out, neck + np.float32(max(0.0, 104.0 - z) * 0.8), 26.0)
         return out
 
     def _girdle(self, ax: Float32, y: Float32, z: float) -> Float32:
@@ -123,20 +124,22 @@ class Torso:
         latissimus = _capsule(at, (124.0, -8.0, -50.0), (136.0, -8.0, 88.0), 14.0 * m, 30.0 * m)
         scapular = _capsule(at, (104.0, 18.0, -6.0), (100.0, 2.0, 104.0), 27.0 * m, 34.0 * m)
         trapezius = _capsule(at, (18.0, -12.0, 178.0), (128.0, -6.0, 124.0), 30.0 * m, 24.0 * m)
+        collar = _capsule(at, (20.0, -112.0, 84.0), (122.0, -50.0, 106.0), 19.0, 27.0)
         out = arm
-        for part in (pectoral, latissimus, scapular, trapezius):
-            out = smooth_union(out, part, 26.0)
+        for part in (pectoral, latissimus, scapular, trapezius, collar):
+            out = smooth_union(out, part, 36.0)
         return out
 
     def _skin(self, ax: Float32, y: Float32, z: float, muscle: Float32) -> Float32:
         p = self.patient
         belly = 1.0 / (1.0 + np.exp((z + 110.0) / 28.0))
-        thick = self.fat_mm * (0.75 + 0.65 * belly) + 2.0
+        slim = 1.0 - 0.5 * float(np.clip((z - 80.0) / 60.0, 0.0, 1.0))  # little fat at the root of the neck
+        thick = self.fat_mm * (0.75 + 0.65 * belly) * slim + 2.0
         front = np.clip(-(y - np.float32(self.spine.y(z) - 30.0)) / 90.0, 0.0, 1.0)
         paunch = np.float32(belly * 46.0 * max(0.0, p.habitus - 0.2)) * front
         out = muscle - np.float32(thick) - paunch
-        if p.sex == "F" and -110 < z < 70:
-            out = smooth_union(out, self._breast(ax, y, z), 9.0)
+        if p.sex == "F" and BREAST_MM[0] < z < BREAST_MM[1]:
+            out = smooth_union(out, self._breast(ax, y, z), 14.0)
         return out
 
     def breast_radius_mm(self) -> float:
@@ -146,11 +149,11 @@ class Torso:
     def _breast(self, ax: Float32, y: Float32, z: float) -> Float32:
         """Return a breast: rounder below than above, on the fat in front of the pectoral muscle."""
         r = self.breast_radius_mm()
-        center_z, center_x = -24.0, 72.0 + 8.0 * self.patient.habitus
+        center_z, center_x = -53.0, 72.0 + 8.0 * self.patient.habitus
         dz = z - center_z
-        rz = r * (0.92 if dz < 0 else 1.35)
+        rz = r * (0.75 if dz < 0 else 1.2)
         ground = self.cage.front(center_z)[1] + 10.0
-        depth = 40.0 + self.fat_mm + 22.0 * self.patient.habitus
+        depth = 34.0 + 0.9 * self.fat_mm + 16.0 * self.patient.habitus
         dx, dy = (ax - np.float32(center_x)) / np.float32(r), (y - np.float32(ground)) / np.float32(depth)
         k = np.sqrt(dx * dx + dy * dy + np.float32((dz / rz) ** 2))
         return (k - 1) * np.float32(0.5 * (r + depth) * 0.9)
@@ -161,11 +164,11 @@ class Torso:
         """Return the distance to the lungs' surface before heart and vessels are laid over them."""
         spine_y = self.spine.y(z)
         ax = np.abs(x)
-        column = ellipse(ax, y - np.float32(spine_y + 14.0), 24.0, 33.0)
+        column = ellipse(ax, y - np.float32(spine_y + 14.0), 21.0, 33.0)
         # The mediastinum is thin behind the breastbone, wide at the great vessels, wide again at the inlet.
         depth = np.clip((np.float32(spine_y - 12.0) - y) / np.float32(85.0), 0.0, 1.0)
         inlet = float(np.clip((z - 60.0) / 70.0, 0.0, 1.0))
-        half = np.float32(19.0) * (1 - depth * (1 - inlet) * 0.68) + np.float32(9.0 * inlet)
+        half = np.float32(17.0) * (1 - depth * (1 - 0.6 * inlet) * 0.68) + np.float32(3.0 * inlet)
         mid = np.where(y < spine_y + 10.0, ax - half, np.float32(50.0))
         column = smooth_union(column, mid.astype(np.float32), 12.0)
         return np.maximum(np.maximum(cavity, -above * np.float32(0.78)), -column)
@@ -210,9 +213,11 @@ def paint_torso(canvas: Canvas, torso: Torso, texture: Float32) -> Fields:
         canvas.paint(box, skin[None], "subcutaneous_fat", (-103.0 + 9.0 * grain)[None])
         rind = np.maximum(skin, -(skin + np.float32(SKIN_MM)))
         canvas.paint(box, rind[None], None, 25.0)
-        if torso.patient.sex == "F" and -110 < z < 70:
+        if torso.patient.sex == "F" and BREAST_MM[0] < z < BREAST_MM[1]:
             _paint_breasts(canvas, torso, box, (x, y, z), np.maximum(skin + np.float32(SKIN_MM), -muscle), grain)
-        canvas.paint(box, muscle[None], "skeletal_muscle", (50.0 + 9.0 * grain)[None])
+        # Fat planes between the layers of muscle.
+        plane = np.clip(1.3 - np.abs(np.abs(cage - np.float32(20.0)) - np.float32(7.0) + 2.5 * grain), 0.0, 1.0)
+        canvas.paint(box, muscle[None], "skeletal_muscle", (50.0 + 9.0 * grain - 95.0 * plane)[None])
         _paint_cavity(canvas, torso, box, (x, y, z), inner, above, grain)
     return Fields(cavity, diaphragm)
 
@@ -227,8 +232,9 @@ def _paint_breasts(
 ) -> None:
     x, y, z = at
     breast = torso._breast(np.abs(x), y, z)
-    gland = np.clip(0.55 + 0.5 * grain + 0.03 * (breast + 14), 0.0, 1.0) * np.clip(-breast / 12.0, 0.0, 1.0)
-    hu = np.where(True, -98.0 + 118.0 * gland * (1.0 - 0.5 * torso.patient.habitus), 0.0).astype(np.float32)
+    gland = np.clip(0.7 + 0.4 * grain + 0.03 * (breast + 14), 0.0, 1.0) * np.clip(-breast / 12.0, 0.0, 1.0)
+    share = 1.0 - 0.45 * torso.patient.habitus
+    hu = (-98.0 + 150.0 * share * gland).astype(np.float32)
     for name, half in (("breast_left", -x), ("breast_right", x)):
         canvas.paint(box, np.maximum(np.maximum(breast, layer), half)[None], name, hu[None])
 
@@ -251,10 +257,10 @@ def _paint_cavity(
     if chest.min() < 0:
         canvas.paint(box, chest[None], "mediastinal_fat", fat)
         lung = torso.lung(x, y, z, inner, above)
-        hu = (lung_hu(y, torso.spine.y(z), z) + 24.0 * grain)[None]
+        canvas.paint(box, lung[None], None, (lung_hu(y, torso.spine.y(z), z) + 24.0 * grain)[None])
         for name, part in lobes(x, y, z):
-            canvas.paint(box, np.maximum(lung, part)[None], name, hu)
-        canvas.paint(box, np.maximum(lung, fissures(x, y, z))[None], None, -560.0)
+            canvas.name(box, ((lung < 0) & part)[None], name)
+        canvas.paint(box, np.maximum(lung, fissures(x, y, z))[None], None, -690.0)
         sheet = np.maximum(inner, np.maximum(above, -(above + np.float32(DIAPHRAGM_MM))))
         canvas.paint(box, sheet[None], "skeletal_muscle", 50.0)
 
@@ -269,26 +275,27 @@ def oblique_level(x: Float32, y: Float32) -> Float32:
     """Return the height of the oblique fissures: from T4 behind to the front of the diaphragm."""
     left = np.where(x > 0, np.float32(7.0), np.float32(0.0))
     ahead = np.float32(20.0) - y
-    return np.float32(60.0) + left - np.float32(0.66) * ahead - np.float32(0.0009) * np.square(ahead)
+    wave = np.float32(3.0) * np.sin(x / np.float32(19.0) + left) + np.float32(2.5) * np.sin(y / np.float32(23.0))
+    return np.float32(60.0) + left + wave - np.float32(0.66) * ahead - np.float32(0.0009) * np.square(ahead)
 
 
 def horizontal_level(x: Float32, y: Float32) -> Float32:
     """Return the height of the right lung's horizontal fissure."""
-    return np.float32(1.0) - np.float32(0.05) * (y + 100) - np.float32(0.0012) * np.square(x + 60)
+    wave = np.float32(2.5) * np.sin(x / np.float32(21.0) + y / np.float32(17.0))
+    return np.float32(1.0) + wave - np.float32(0.05) * (y + 100) - np.float32(0.0012) * np.square(x + 60)
 
 
-def lobes(x: Float32, y: Float32, z: float) -> list[tuple[str, Float32]]:
-    """Return name and distance (not limited to the lung) of each lobe on a slice."""
-    oblique = (np.float32(z) - oblique_level(x, y)) * np.float32(0.8)
-    level = np.float32(z) - horizontal_level(x, y)
-    left = np.broadcast_to(-x, oblique.shape)
-    right = -left
+def lobes(x: Float32, y: Float32, z: float) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Return name and half-space (not limited to the lung) of each lobe on a slice."""
+    low = np.float32(z) <= oblique_level(x, y)
+    below = np.float32(z) <= horizontal_level(x, y)
+    left = x > 0
     return [
-        ("lung_upper_lobe_left", np.maximum(left, -oblique)),
-        ("lung_lower_lobe_left", np.maximum(left, oblique)),
-        ("lung_upper_lobe_right", np.maximum(right, np.maximum(-oblique, -level))),
-        ("lung_middle_lobe_right", np.maximum(right, np.maximum(-oblique, level))),
-        ("lung_lower_lobe_right", np.maximum(right, oblique)),
+        ("lung_upper_lobe_left", left & ~low),
+        ("lung_lower_lobe_left", left & low),
+        ("lung_upper_lobe_right", ~left & ~low & ~below),
+        ("lung_middle_lobe_right", ~left & ~low & below),
+        ("lung_lower_lobe_right", ~left & low),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -136,7 +137,9 @@ class Setup:
     complete_rows: bool = False
 
 
-def place(pose: Pose, setup: Setup, extent_mm: ArrayLike, faces_mm: ArrayLike | None = None) -> View:
+def place(
+    pose: Pose, setup: Setup, extent_mm: ArrayLike, faces_mm: Sequence[ArrayLike] | None = None
+) -> View:
     """Put the detector against the patient and aim the beam at the middle of the body.
 
     Parameters
@@ -146,7 +149,8 @@ def place(pose: Pose, setup: Setup, extent_mm: ArrayLike, faces_mm: ArrayLike | 
     extent_mm
         ``(n, 3)`` points whose hull is the body (or the volume's corners): LPS mm.
     faces_mm
-        ``(m, 3)`` points of the scan's lowest and highest slice, needed for `Setup.complete_rows`.
+        The body's points ``(m, 3)`` in the scan's first and in its last slice (either may be empty), needed
+        for `Setup.complete_rows`.
 
     Returns
     -------
@@ -185,7 +189,8 @@ def place(pose: Pose, setup: Setup, extent_mm: ArrayLike, faces_mm: ArrayLike | 
     if setup.complete_rows:
         if faces_mm is None:
             raise ConfigError(f"view '{pose.name}': complete_rows needs the scan's first and last slice")
-        low, high = _complete_rows(spread(np.asarray(faces_mm, dtype=np.float64))[1], low, high, pose.name)
+        shadows = [spread(np.asarray(face, dtype=np.float64).reshape(-1, 3))[1] for face in faces_mm]
+        low, high = _complete_rows(shadows, float(low), float(high), pose.name)
         center = center + v * (low + high) / 2
     if setup.field_mm == "fit":
         half_u = float(np.abs(on_u).max()) + setup.margin_mm
@@ -210,17 +215,22 @@ def place(pose: Pose, setup: Setup, extent_mm: ArrayLike, faces_mm: ArrayLike | 
     )
 
 
-def _complete_rows(face_v: Float64, low: float, high: float, name: str) -> tuple[float, float]:
-    """Rows (mm along v) between the shadows of the scan's two end slices.
+def _complete_rows(faces_v: list[Float64], low: float, high: float, name: str) -> tuple[float, float]:
+    """Rows (mm along v) that lie beyond the shadow of neither end slice.
 
-    Every point of the end slices is projected; the shadows of the two slices are two intervals of v, and
-    rays that land between them cross neither.
+    The shadow of a slice's part of the body is an interval of v; a ray that lands inside it may cross the
+    slice, one that lands between the two shadows crosses neither.
     """
-    order = np.sort(face_v)
-    widest = int(np.argmax(np.diff(order)))
-    top, bottom = max(low, order[widest]), min(high, order[widest + 1])
-    if bottom - top <= 0:
+    middle = (low + high) / 2
+    for face in faces_v:
+        if len(face) == 0:
+            continue
+        if face.mean() < middle:
+            low = max(low, float(face.max()))
+        else:
+            high = min(high, float(face.min()))
+    if high - low <= 0:
         raise ConfigError(
             f"view '{name}': no row is complete", do="use complete_rows only with views across the long axis"
         )
-    return float(top), float(bottom)
+    return low, high

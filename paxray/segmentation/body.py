@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from paxray.anatomy.labels import LabelVolume, Status
 from paxray.errors import CaseError
-from paxray.io.volume import Volume
+from paxray.io.volume import Grid, Volume
 
+#: Classes that this module adds. `UNSCANNED` is no anatomy: it tells rays that leave the body through the edge of
+#: the reconstruction circle.
+BODY, UNSCANNED = "body", "unscanned"
 #: Below this a voxel is not even air: scanners store -2048 or -3024 outside their reconstruction circle.
 PADDING_HU = -1200
 #: Skin against air: half way between them, and above lung, foam and cloth.
@@ -83,6 +87,45 @@ def body_mask(ct: Volume, include: NDArray[np.bool_] | None = None) -> NDArray[n
     if include is not None:
         body |= include
     return body
+
+
+def with_body(ct: Volume, labels: LabelVolume) -> tuple[LabelVolume, NDArray[np.bool_]]:
+    """Add the body, unless a source drew it, and what was not scanned.
+
+    Returns
+    -------
+    labels, body
+        The labels with the classes `BODY` and, where the CT has padding, `UNSCANNED`; and the body's mask.
+    """
+    if BODY in labels.names and labels.status[BODY] is Status.PRESENT:
+        body = labels.mask(BODY)
+    else:
+        body = body_mask(ct, include=labels.atoms > 0)
+        labels = labels.with_mask(BODY, body, Status.PRESENT)
+    unscanned = unscanned_mask(ct)
+    if unscanned.any():
+        labels = labels.with_mask(UNSCANNED, unscanned & ~body, Status.PRESENT)
+    return labels, body
+
+
+def body_extent(body: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
+    """``(n, 3)`` world points whose hull is the body: the first and last voxel of each row along i."""
+    k, j = np.nonzero(body.any(axis=2))
+    rows = body[k, j]
+    first = rows.argmax(axis=1)
+    last = body.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)
+    ends = [np.column_stack([i, j, k]) for i in (first, last)]
+    return grid.to_world(np.concatenate(ends))
+
+
+def body_faces(body: NDArray[np.bool_], grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The body's points in the first and the last slice along the patient's long axis."""
+    along = int(np.argmax(np.abs(grid.affine[2, :3]) / np.asarray(grid.spacing_mm)))
+    faces = []
+    for index in (0, body.shape[2 - along] - 1):
+        plane = np.argwhere(np.take(body, index, axis=2 - along)).astype(np.float64)[:, ::-1]
+        faces.append(grid.to_world(np.insert(plane, along, index, axis=1)))
+    return faces[0], faces[1]
 
 
 def _block_mean(array: NDArray[np.number], factor: tuple[int, ...]) -> NDArray[np.float32]:

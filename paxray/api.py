@@ -1,0 +1,162 @@
+"""The verbs of the package, for notebooks and scripts; each is a thin call into its room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paxray.anatomy.catalog import Catalog, load_catalog
+from paxray.anatomy.labels import LabelVolume, Status
+from paxray.anatomy.unions import derive as _derive
+from paxray.errors import ConfigError
+from paxray.io.cases import MaskSource
+from paxray.io.ct import read_ct as _read_ct
+from paxray.io.volume import Volume
+from paxray.physics.attenuation import attenuate as _attenuate
+from paxray.projection.pose import Pose, Setup
+from paxray.projection.pose import place as _place
+from paxray.projection.project import Projection, project
+from paxray.projection.view import View
+from paxray.radiography.display import Display, render_display
+from paxray.segmentation.body import BODY, body_extent, body_faces, with_body
+from paxray.segmentation.files import BY_NAME
+from paxray.segmentation.files import read_masks as _read_masks
+
+if TYPE_CHECKING:
+    from paxray.config import Pipeline
+    from paxray.run import BuildPlan, BuildResult, Event
+
+__all__ = ["attenuate", "build", "derive", "place", "project", "read_ct", "read_masks", "render", "segment"]
+
+
+def read_ct(path: Path | str) -> Volume:
+    """Read a CT: NIfTI, NRRD, MHA, or a folder with one DICOM series. HU, LPS mm."""
+    return _read_ct(Path(path))
+
+
+def parse_source(text: str | Path) -> MaskSource:
+    """``PATH=VOCABULARY``, or the path of a folder whose files are named by their classes."""
+    path, equals, vocabulary = str(text).rpartition("=")
+    if not equals:
+        path, vocabulary = str(text), BY_NAME if Path(text).is_dir() else ""
+    return MaskSource(Path(path), vocabulary, path)
+
+
+def read_masks(
+    sources: str | Path | Iterable[str | Path], ct: Volume, catalog: Catalog | None = None
+) -> LabelVolume:
+    """Read masks onto a CT's lattice.
+
+    Parameters
+    ----------
+    sources
+        One or several, in order of precedence: ``"masks.nii.gz=totalsegmentator_v2"``, or a folder with one file per
+        class. A vocabulary may carry labels of its own: ``totalsegmentator_v2+118:costal_cartilages``.
+    ct
+        The CT that they belong to.
+    catalog
+        The classes known; the built-in ones by default.
+    """
+    if isinstance(sources, str | Path):
+        sources = [sources]
+    return _read_masks([parse_source(source) for source in sources], ct.grid, catalog or load_catalog())
+
+
+def segment(ct: Volume, labels: LabelVolume | None = None) -> LabelVolume:
+    """Find the body in a CT (without the table) and what was not scanned, and add both to the labels."""
+    if labels is None:
+        nothing = np.zeros(ct.shape, np.uint16)
+        labels = LabelVolume(nothing, np.zeros((1, 0), bool), (), ct.affine, {})
+    return with_body(ct, labels)[0]
+
+
+def derive(labels: LabelVolume, catalog: Catalog | None = None) -> LabelVolume:
+    """Add the catalog's unions: lungs, ribs, spine, ..."""
+    return _derive(labels, catalog or load_catalog())
+
+
+def _body_of(labels: LabelVolume) -> NDArray[np.bool_]:
+    if BODY not in labels.names or labels.status[BODY] not in (Status.PRESENT, Status.PARTIAL):
+        raise ConfigError("the labels have no body", do="labels = paxray.segment(ct, labels)")
+    return labels.mask(BODY)
+
+
+def attenuate(
+    ct: Volume, labels: LabelVolume | None = None, *, energy_kev: float = 65.0, ct_energy_kev: float = 70.0
+) -> Volume:
+    """Map HU to attenuation per mm; with labels, everything outside their body (the table) is removed."""
+    keep = None if labels is None else _body_of(labels)
+    return _attenuate(ct, keep, energy_kev=energy_kev, ct_energy_kev=ct_energy_kev)
+
+
+def place(pose: Pose | str, labels: LabelVolume, setup: Setup | None = None, **changes: Any) -> View:
+    """Put a view at the patient.
+
+    Parameters
+    ----------
+    pose
+        ``pa``, ``ap``, ``lateral_left``, ``lateral_right``, ``rao``, ``lao``, ``rpo``, ``lpo``, or a `Pose`.
+    labels
+        With a body (`segment`).
+    setup, changes
+        Beam and detector; single settings by name, e.g. ``beam="parallel"`` or ``size=(1024, 1024)``.
+    """
+    body = _body_of(labels)
+    chosen = replace(setup or Setup(), **changes)
+    return _place(
+        Pose.named(pose) if isinstance(pose, str) else pose,
+        chosen,
+        body_extent(body, labels.grid),
+        body_faces(body, labels.grid),
+    )
+
+
+def render(projection: Projection, display: Display | None = None) -> NDArray[np.uint8]:
+    """Draw the 8-bit radiograph, bone white."""
+    if projection.image is None:
+        raise ConfigError("the projection has no image", do="project(..., want=['image', ...])")
+    return render_display(projection.image, display, projection.incomplete)[0]
+
+
+def build(
+    pipeline: Pipeline | Path | str,
+    cases: Path | str,
+    out: Path | str,
+    *,
+    workers: int = 0,
+    device: Any = "auto",
+    update: bool = False,
+    retry_failed: bool = False,
+    limit: int | None = None,
+    on_plan: Callable[[BuildPlan], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> BuildResult:
+    """Build a data set, or complete one: what ``paxray build`` does.
+
+    With `workers` the calling script needs the usual ``if __name__ == "__main__":``.
+    """
+    from paxray.config import load_pipeline
+    from paxray.io.cases import read_case_table
+    from paxray.run import build as _build
+
+    if isinstance(pipeline, str | Path):
+        pipeline = load_pipeline(Path(pipeline))
+    table = Path(cases)
+    rows = read_case_table(table)
+    return _build(
+        pipeline,
+        rows[:limit],
+        Path(out),
+        table=table,
+        workers=workers,
+        device=device,
+        update=update,
+        retry_failed=retry_failed,
+        on_plan=on_plan,
+        on_event=on_event,
+    )

@@ -1,0 +1,1 @@
+"""What lies on disk: plan, samples, labels, shards, commits, verification, and reading it back."""

@@ -1,0 +1,66 @@
+"""The data set's own card: a README that says what it is, how it was made and how to read it."""
+
+from __future__ import annotations
+
+from paxray.dataset.files import read_json, write_text
+from paxray.dataset.layout import Layout
+
+_CARD = """# {name}
+
+{description}Pseudo X-rays projected from CT, with 2D anatomical label maps projected along the same rays.
+Made with paxray {version}. **A research data set, not for clinical use.**
+
+| | train | val | test | all |
+|---|---|---|---|---|
+| samples | {train} | {val} | {test} | {samples} |
+
+{patients} patients, {cases} cases ({status}). Views: {views}; {beam} beam, {rows} x {columns} pixels.
+{classes} classes; a class that nothing looked for is `unknown`, one that was looked for and not found `absent`.
+CTs are taken lying down: diaphragms stand higher than in an erect film.
+{duplicates}
+## Reading it
+
+```python
+import paxray
+
+for sample in paxray.load("."):
+    sample.image          # uint8, bone white
+    sample.signal         # float32 line integrals of attenuation
+    sample.masks["heart"] # bool
+    sample.view.matrix    # 3x4, LPS mm to pixel (column, row)
+    sample.facts          # a row per class: status, area, depth, path length
+```
+
+`samples/` and `labels/` are Parquet folders that `pandas`, `dask.dataframe` and Hugging Face `datasets` read as they
+are. `cases.parquet` lists every planned case with its status; `dataset.json` holds the pipeline, the classes and
+their ids. Check the files with `sha256sum -c SHA256SUMS` or `paxray verify`.
+
+Sources and licences of the CTs stand in the columns `source` and `license` of each sample.
+"""
+
+
+def write_card(layout: Layout) -> None:
+    """Write ``README.md`` from the manifest."""
+    manifest = read_json(layout.manifest)
+    counts, pipeline = manifest["counts"], manifest["pipeline"]
+    geometry = pipeline["geometry"]
+    samples = counts["samples"]
+    text = _CARD.format(
+        name=manifest["name"],
+        description=f"{manifest['description'].strip()}\n\n" if manifest["description"].strip() else "",
+        version=manifest["environment"]["paxray"],
+        train=samples["train"],
+        val=samples["val"],
+        test=samples["test"],
+        samples=sum(samples.values()),
+        patients=counts["patients"],
+        cases=sum(counts["cases"].values()),
+        status=", ".join(f"{n} {status}" for status, n in sorted(counts["cases"].items())),
+        views=", ".join(view["name"] for view in pipeline["views"]),
+        beam=geometry["beam"],
+        rows=geometry["rows"],
+        columns=geometry["columns"],
+        classes=len(manifest["categories"]),
+        duplicates="".join(f"\nBeware: {sentence}.\n" for sentence in manifest["duplicates"]),
+    )
+    write_text(layout.card, text)

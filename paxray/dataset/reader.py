@@ -1,0 +1,252 @@
+"""Reading a data set back, sample by sample."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paxray.dataset.files import read_json
+from paxray.dataset.layout import SCHEMA_VERSION, Layout
+from paxray.dataset.rle import decode_mask
+from paxray.dataset.shard import read_commit
+from paxray.errors import ConfigError, DamageError, suggest
+from paxray.projection.view import View
+from paxray.radiography.signal import decode_signal
+
+
+class Masks(Mapping[str, NDArray[np.bool_]]):
+    """The masks of a sample by class name, decoded when asked for.
+
+    It holds the classes of which something is known (present, partial or absent); an absent class, or one that no ray
+    meets, gives an empty mask. A class that nothing looked for raises `KeyError`.
+    """
+
+    def __init__(self, counts: Mapping[str, str | None], size: tuple[int, int]) -> None:
+        self._counts = counts
+        self._size = size
+
+    def __getitem__(self, name: str) -> NDArray[np.bool_]:
+        if name not in self._counts:
+            raise KeyError(f"no mask of '{name}': nothing looked for it. {suggest(name, self._counts)}".strip())
+        counts = self._counts[name]
+        return np.zeros(self._size, bool) if counts is None else decode_mask(counts, self._size)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+
+class Sample:
+    """One view of one case; pictures and masks are decoded when asked for."""
+
+    def __init__(self, row: dict[str, Any], labels: Any) -> None:
+        self._row = row
+        self._labels = labels
+        self.id: str = row["sample_id"]
+        self.case_id: str = row["case_id"]
+        self.patient_id: str = row["patient_id"]
+        self.split: str = row["split"]
+
+    def __repr__(self) -> str:
+        return f"Sample({self.id!r}, {self.split}, {self._row['rows']} x {self._row['columns']})"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(rows, columns)``."""
+        return self._row["rows"], self._row["columns"]
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """``(rows, columns)`` 8-bit display, bone white."""
+        return _decode_png(self._row["image"]["bytes"]).astype(np.uint8)
+
+    @property
+    def signal(self) -> NDArray[np.float32]:
+        """``(rows, columns)`` line integral of attenuation, before any display."""
+        values = _decode_png(self._row["signal"]["bytes"]).astype(np.uint16)
+        return decode_signal(values, self._row["signal_scale"], self._row["signal_offset"])
+
+    @property
+    def incomplete(self) -> NDArray[np.bool_]:
+        """``(rows, columns)`` rays that leave the body where the scan ends."""
+        return decode_mask(self._row["incomplete"], self.size)
+
+    @cached_property
+    def view(self) -> View:
+        """The geometry."""
+        return View.from_dict(self._row)
+
+    @property
+    def appearance(self) -> dict[str, Any]:
+        """How the display was made."""
+        content: dict[str, Any] = json.loads(self._row["appearance"])
+        return content
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The stored columns without the pictures: geometry, source, licence, the case table's own columns."""
+        return {k: v for k, v in self._row.items() if k not in ("image", "signal", "incomplete")}
+
+    @property
+    def images(self) -> dict[str, bytes]:
+        """The stored PNG files: ``image`` (8 bits) and ``signal`` (16 bits)."""
+        return {key: self._row[key]["bytes"] for key in ("image", "signal")}
+
+    @cached_property
+    def labels(self) -> list[dict[str, Any]]:
+        """The stored label rows, one per class, in catalog order; masks as COCO run lengths."""
+        rows: list[dict[str, Any]] = self._labels.to_pylist()
+        return rows
+
+    @cached_property
+    def masks(self) -> Masks:
+        """Masks by class name."""
+        return Masks({r["class"]: r["mask"] for r in self.labels if r["status"] != "unknown"}, self.size)
+
+    @cached_property
+    def facts(self) -> Any:
+        """A pandas table indexed by class: statuses, volume, area, box, path length, depth."""
+        import pandas as pd
+
+        drop = ("sample_id", "case_id", "patient_id", "split", "view", "mask")
+        rows = [{k: v for k, v in row.items() if k not in drop} for row in self.labels]
+        return pd.DataFrame(rows).set_index("class")
+
+
+class Dataset:
+    """A data set on disk. Iterating reads shard by shard; memory holds one shard at a time.
+
+    Parameters
+    ----------
+    root
+        The folder with ``dataset.json``.
+    split
+        Only this split; all by default.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds no data set.
+    DamageError
+        Its manifest cannot be read.
+    """
+
+    def __init__(self, root: Path | str, split: str | None = None) -> None:
+        self._layout = Layout(Path(root))
+        if not self._layout.manifest.exists():
+            raise ConfigError("no data set here", where=str(root), expected="a folder with dataset.json")
+        self.manifest: dict[str, Any] = read_json(self._layout.manifest)
+        if self.manifest.get("schema") != SCHEMA_VERSION:
+            raise DamageError(
+                "a data set of another schema",
+                where="dataset.json",
+                expected=f"schema {SCHEMA_VERSION}",
+                found=f"schema {self.manifest.get('schema')}",
+                do="read it with the paxray that wrote it",
+            )
+        known = list(self.manifest["pipeline"]["splits"])
+        if split is not None and split not in known:
+            raise ConfigError(f"no split '{split}'", expected="train, val or test", do=suggest(split, known))
+        self._split = split
+
+    @property
+    def root(self) -> Path:
+        """The data set's folder."""
+        return self._layout.root
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return str(self.manifest["name"])
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """Classes with their ids (from 1, append-only), groups, codes and colours."""
+        rows: list[dict[str, Any]] = self.manifest["categories"]
+        return rows
+
+    @cached_property
+    def shards(self) -> list[str]:
+        """Committed shards, in order."""
+        commits = (read_commit(path) for path in self._layout.commits())
+        return [c["shard"] for c in commits if self._split in (None, c["split"])]
+
+    @cached_property
+    def _index(self) -> list[tuple[str, int, str]]:
+        """``(shard, row in it, sample id)`` of every sample."""
+        import pyarrow.parquet as pq
+
+        out = []
+        for shard in self.shards:
+            ids = pq.read_table(self._layout.samples(shard), columns=["sample_id"])["sample_id"].to_pylist()
+            out += [(shard, n, name) for n, name in enumerate(ids)]
+        return out
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {name: n for n, (_, _, name) in enumerate(self._index)}
+
+    @property
+    def ids(self) -> list[str]:
+        """Sample ids, in order."""
+        return [name for _, _, name in self._index]
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, key: int | str) -> Sample:
+        import pyarrow.parquet as pq
+
+        if isinstance(key, str):
+            if key not in self._place:
+                raise KeyError(f"no sample '{key}'. {suggest(key, self.ids)}".strip())
+            key = self._place[key]
+        shard, row, name = self._index[key]
+        with pq.ParquetFile(self._layout.samples(shard)) as file:
+            for group in range(file.num_row_groups):
+                size = file.metadata.row_group(group).num_rows
+                if row < size:
+                    sample = file.read_row_group(group).slice(row, 1).to_pylist()[0]
+                    break
+                row -= size
+        labels = pq.read_table(self._layout.labels(shard), filters=[("sample_id", "==", name)])
+        return Sample(sample, labels)
+
+    def __iter__(self) -> Iterator[Sample]:
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        for shard in self.shards:
+            labels = pq.read_table(self._layout.labels(shard))
+            with pq.ParquetFile(self._layout.samples(shard)) as file:
+                for group in range(file.num_row_groups):
+                    for row in file.read_row_group(group).to_pylist():
+                        yield Sample(row, labels.filter(pc.equal(labels["sample_id"], row["sample_id"])))
+
+    @property
+    def cases(self) -> Any:
+        """``cases.parquet`` as a pandas table: every planned case with status, code and message."""
+        import pandas as pd
+
+        return pd.read_parquet(self._layout.cases)
+
+
+def load(root: Path | str, split: str | None = None) -> Dataset:
+    """Open a data set; see `Dataset`."""
+    return Dataset(root, split)
+
+
+def _decode_png(content: bytes) -> NDArray[Any]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image)

@@ -1,0 +1,124 @@
+"""Columns of the samples and labels tables, and how they are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from paxray.dataset.files import write_atomic
+from paxray.errors import ConfigError
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_VECTOR = pa.list_(pa.float64())
+
+#: One row per view of a case. Vectors and matrices are row-major lists, LPS mm.
+SAMPLE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("sample_id", pa.string()),
+    ("case_id", pa.string()),
+    ("patient_id", pa.string()),
+    ("split", pa.string()),
+    ("view", pa.string()),
+    ("source", pa.string()),
+    ("license", pa.string()),
+    ("image", _IMAGE),
+    ("signal", _IMAGE),
+    ("signal_scale", pa.float64()),
+    ("signal_offset", pa.float64()),
+    ("incomplete", pa.string()),
+    ("incomplete_px", pa.int64()),
+    ("body_px", pa.int64()),
+    ("rows", pa.int32()),
+    ("columns", pa.int32()),
+    ("beam", pa.string()),
+    ("pitch_u_mm", pa.float64()),
+    ("pitch_v_mm", pa.float64()),
+    ("sdd_mm", pa.float64()),
+    ("source_mm", _VECTOR),
+    ("direction", _VECTOR),
+    ("center_mm", _VECTOR),
+    ("u", _VECTOR),
+    ("v", _VECTOR),
+    ("matrix", _VECTOR),
+    ("K", _VECTOR),
+    ("R", _VECTOR),
+    ("t", _VECTOR),
+    ("appearance", pa.string()),
+)
+
+#: One row per sample and class. `mask` is compressed COCO run lengths, null where no ray meets the class.
+LABEL_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("sample_id", pa.string()),
+    ("case_id", pa.string()),
+    ("patient_id", pa.string()),
+    ("split", pa.string()),
+    ("view", pa.string()),
+    ("class", pa.string()),
+    ("category_id", pa.int32()),
+    ("status", pa.string()),
+    ("cut_by_ct", pa.bool_()),
+    ("view_status", pa.string()),
+    ("volume_mm3", pa.float64()),
+    ("mask", pa.string()),
+    ("area_px", pa.int64()),
+    ("bbox", pa.list_(pa.int32())),
+    ("centroid_px", pa.list_(pa.float64())),
+    ("path_mean_mm", pa.float64()),
+    ("path_max_mm", pa.float64()),
+    ("entry_mean_mm", pa.float64()),
+    ("exit_mean_mm", pa.float64()),
+)
+
+#: Small row groups: a reader that wants one sample reads little else.
+SAMPLE_ROWS_PER_GROUP = 8
+LABEL_ROWS_PER_GROUP = 1024
+
+RESERVED = frozenset(name for name, _ in SAMPLE_COLUMNS) | {"ct", "masks", "vocabulary"}
+
+
+def sample_schema(extra: Sequence[str] = ()) -> pa.Schema:
+    """Schema of the samples table; `extra` columns of the case table follow as strings."""
+    taken = sorted(set(extra) & RESERVED)
+    if taken:
+        raise ConfigError(
+            f"the case table's column '{taken[0]}' has the name of a column that samples have already",
+            do="rename the column in the case table",
+        )
+    return _with_features([*SAMPLE_COLUMNS, *((name, pa.string()) for name in extra)])
+
+
+def label_schema() -> pa.Schema:
+    """Schema of the labels table."""
+    return _with_features(LABEL_COLUMNS)
+
+
+def _with_features(columns: Iterable[tuple[str, pa.DataType]]) -> pa.Schema:
+    """An Arrow schema that also tells Hugging Face `datasets` which columns are images."""
+    columns = list(columns)
+    features = {name: _feature(kind) for name, kind in columns}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    return pa.schema(columns, metadata=metadata)
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    if kind == _IMAGE:
+        return {"_type": "Image"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    names = {pa.float64(): "float64", pa.bool_(): "bool", pa.string(): "string"}
+    return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
+
+
+def write_table(path: Path, table: pa.Table, rows_per_group: int) -> None:
+    """Write a Parquet file atomically; the bytes depend on the rows alone, not on how they were gathered."""
+    table = table.combine_chunks()
+    write_atomic(
+        path,
+        lambda temporary: pq.write_table(
+            table, temporary, row_group_size=rows_per_group, compression="zstd", write_page_index=True
+        ),
+    )

@@ -1,0 +1,71 @@
+"""The identity of a case's inputs: content hashes, remembered so that a second build need not read them again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from paxray.dataset.files import write_json
+from paxray.errors import CaseError
+from paxray.io.cases import Case
+from paxray.io.identity import content_hash
+
+
+class InputHashes:
+    """Content hashes of inputs; a file whose size and time have not changed is not read again.
+
+    What is remembered lies in the data set's ``logs/``, since it holds times: it saves work and decides nothing.
+    """
+
+    def __init__(self, logs: Path, base: Path, *, read_only: bool = False) -> None:
+        self._path = logs / "inputs.json"
+        self._base = base
+        self._read_only = read_only
+        self._known: dict[str, list[object]] = {}
+        if self._path.exists():
+            try:
+                self._known = json.loads(self._path.read_text(encoding="utf-8"))
+            except ValueError:
+                self._known = {}  # a torn cache only costs reading the inputs again
+
+    def of(self, case: Case) -> dict[str, str]:
+        """Content hash of the CT and of each mask source; ``missing`` where there is no such file."""
+        out = {"ct": self._hash(case.ct)}
+        for n, source in enumerate(case.masks):
+            out[f"masks[{n}]"] = self._hash(source.path)
+        return out
+
+    def _hash(self, path: Path) -> str:
+        key = os.path.relpath(path, self._base)
+        stamp = _stamp(path)
+        if stamp is None:
+            return "missing"
+        known = self._known.get(key)
+        if known is not None and known[0] == stamp:
+            return str(known[1])
+        try:
+            found = content_hash(path)
+        except CaseError as error:
+            return error.code
+        self._known[key] = [stamp, found]
+        return found
+
+    def save(self) -> None:
+        """Write what is known now."""
+        if not self._read_only:
+            write_json(self._path, dict(sorted(self._known.items())))
+
+
+def _stamp(path: Path) -> str | None:
+    """Sizes and times of a file, or of all files below a folder; None where there is nothing."""
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+    elif path.exists():
+        files = [path]
+    else:
+        return None
+    stats = [(p.name, p.stat()) for p in files]
+    from paxray.dataset.files import digest
+
+    return digest([[name, s.st_size, s.st_mtime_ns] for name, s in stats])

@@ -1,0 +1,311 @@
+"""The case table: a plain CSV that says which CT goes with which masks, whose it is and under what terms."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paxray.errors import ConfigError, suggest
+
+COLUMNS = ("case_id", "patient_id", "ct", "masks", "vocabulary", "source", "license")
+REQUIRED = ("case_id", "ct")
+SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # no leading dot: a case id becomes part of file names
+
+
+@dataclass(frozen=True)
+class MaskSource:
+    """A mask file or folder and the vocabulary that names its channels.
+
+    Parameters
+    ----------
+    path
+        One multilabel file, or a folder (or a file) of masks named by their class.
+    vocabulary
+        Name of the vocabulary; ``by_name`` where file names name the classes.
+    where
+        The path as the table writes it.
+    """
+
+    path: Path
+    vocabulary: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """One CT and what belongs to it; a row of the case table.
+
+    Parameters
+    ----------
+    case_id
+        Unique; letters, digits, ``.``, ``_`` and ``-``.
+    patient_id
+        What splits are keyed by.
+    ct
+        CT file or DICOM folder.
+    ct_where
+        The path as the table writes it.
+    masks
+        In order of precedence: a later one never overrides an earlier one.
+    source, license
+        Free text, may be empty.
+    extra
+        The table's other columns.
+    """
+
+    case_id: str
+    patient_id: str
+    ct: Path
+    ct_where: str
+    masks: tuple[MaskSource, ...] = ()
+    source: str = ""
+    license: str = ""
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+def read_case_table(path: Path) -> list[Case]:
+    """Read a case table.
+
+    Columns ``case_id`` and ``ct`` are required; ``patient_id`` is the case id unless given. ``masks`` is one
+    path, whose vocabulary the column ``vocabulary`` names, or ``PATH=VOCABULARY`` several times, separated by
+    ``;``. Paths are relative to the table; whether they exist is not looked at here.
+
+    Raises
+    ------
+    ConfigError
+        For a table that cannot be used as written, naming file, line and column.
+    """
+    path = Path(path)
+    rows = _records(path)
+    if not rows:
+        raise ConfigError(
+            "the case table is empty", where=path.name, expected=f"a header row: {', '.join(COLUMNS)}"
+        )
+    header = _header(rows[0][1], path.name)
+    cases: list[Case] = []
+    lines: dict[str, int] = {}
+    for line, cells in rows[1:]:
+        where = f"{path.name}:{line}"
+        if len(cells) != len(header):
+            raise ConfigError(
+                "the row does not have one cell per column",
+                where=where,
+                expected=f"{len(header)} cells",
+                found=f"{len(cells)}",
+                do="quote cells that contain commas",
+            )
+        case = _case(dict(zip(header, cells, strict=True)), path.parent, where)
+        if case.case_id in lines:
+            raise ConfigError(
+                "the case id is used twice",
+                where=f"{where}, column case_id",
+                expected="an id of its own for every case",
+                found=f"'{case.case_id}', which line {lines[case.case_id]} has already",
+                do="rename one of them",
+            )
+        lines[case.case_id] = line
+        cases.append(case)
+    return cases
+
+
+def write_case_table(path: Path, rows: Iterable[Case]) -> None:
+    """Write a case table that `read_case_table` reads back; complete under its name, or not there at all.
+
+    Paths are written relative to the table, each with its vocabulary where a case has several masks.
+
+    Raises
+    ------
+    ConfigError
+        For what a table cannot express: an unsafe or repeated case id, ``;`` or a line break in a path, an
+        extra column with the name of a standard one.
+    """
+    path = Path(path)
+    cases = list(rows)
+    extra = sorted({name for case in cases for name in case.extra})
+    seen: set[str] = set()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *extra])
+    for case in cases:
+        where = f"{path.name}, case '{case.case_id}'"
+        _require_safe_id(case.case_id, where)
+        if case.case_id in seen:
+            raise ConfigError("the case id is used twice", where=where, do="rename one of them")
+        seen.add(case.case_id)
+        if clash := sorted(set(case.extra) & set(COLUMNS)):
+            raise ConfigError("an extra column has the name of a standard one", where=where, found=clash[0])
+        masks, vocabulary = _masks_cells(case.masks, path.parent, where)
+        ct = _relative(case.ct, path.parent, where)
+        cells = [case.case_id, case.patient_id, ct, masks, vocabulary, case.source, case.license]
+        writer.writerow([*cells, *(case.extra.get(name, "") for name in extra)])
+    _write_atomically(path, text.getvalue())
+
+
+def _records(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the table's rows with the line each begins at; blank lines are left out."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(
+            "the case table cannot be opened",
+            where=str(path),
+            found=error.strerror or "",
+            code="missing_file",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            "the case table is not UTF-8",
+            where=path.name,
+            found=f"byte {error.start}",
+            do="save it as UTF-8 CSV",
+        ) from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    line = 1
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if any(cells):
+                rows.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ConfigError(
+            "the row is not valid CSV", where=f"{path.name}:{line}", found=str(error)
+        ) from error
+    return rows
+
+
+def _header(cells: Sequence[str], name: str) -> list[str]:
+    where = f"{name}:1"
+    for column in REQUIRED:
+        if column not in cells:
+            raise ConfigError(
+                "a required column is missing",
+                where=f"{where}, column {column}",
+                expected=f"the columns {', '.join(REQUIRED)} at least",
+                found=", ".join(cells),
+                do=suggest(column, [cell for cell in cells if cell]) or f"add the column {column}",
+            )
+    for index, column in enumerate(cells):
+        if not column or column in cells[:index]:
+            raise ConfigError(
+                "every column needs a name of its own",
+                where=f"{where}, column {index + 1}",
+                found=f"'{column}'",
+                do="rename or remove the column",
+            )
+    return list(cells)
+
+
+def _case(row: Mapping[str, str], folder: Path, where: str) -> Case:
+    for column in REQUIRED:
+        if not row[column]:
+            raise ConfigError("a required cell is empty", where=f"{where}, column {column}", do="fill it in")
+    _require_safe_id(row["case_id"], f"{where}, column case_id")
+    return Case(
+        case_id=row["case_id"],
+        patient_id=row.get("patient_id") or row["case_id"],
+        ct=folder / row["ct"],
+        ct_where=row["ct"],
+        masks=_masks(row.get("masks", ""), row.get("vocabulary", ""), folder, where),
+        source=row.get("source", ""),
+        license=row.get("license", ""),
+        extra={name: cell for name, cell in row.items() if name not in COLUMNS},
+    )
+
+
+def _require_safe_id(case_id: str, where: str) -> None:
+    if not SAFE_ID.fullmatch(case_id):
+        raise ConfigError(
+            "the case id cannot be used in a file name",
+            where=where,
+            expected="letters, digits, '.', '_' and '-', not beginning with '.'",
+            found=f"'{case_id}'",
+            do="rename the case",
+        )
+
+
+def _masks(cell: str, vocabulary: str, folder: Path, where: str) -> tuple[MaskSource, ...]:
+    if not cell:
+        if vocabulary:
+            raise ConfigError(
+                "a vocabulary is named, but no masks",
+                where=f"{where}, column masks",
+                expected="the path of the masks",
+                do="fill it in, or empty the column vocabulary",
+            )
+        return ()
+    sources = []
+    for item in (part.strip() for part in cell.split(";")):
+        named, _, own = (part.strip() for part in item.rpartition("=")) if "=" in item else (item, "", "")
+        word = own if "=" in item else vocabulary
+        if "=" in item and vocabulary:
+            raise ConfigError(
+                "the vocabulary is named twice",
+                where=f"{where}, column vocabulary",
+                expected="PATH=VOCABULARY in the column masks, or the column vocabulary, not both",
+                found=f"'{item}' and '{vocabulary}'",
+            )
+        if not named or not word or (";" in cell and "=" not in item):
+            raise ConfigError(
+                "the masks are not fully named",
+                where=f"{where}, column masks",
+                expected="one PATH, named by the column vocabulary, or PATH=VOCABULARY separated by ';'",
+                found=f"'{item}'",
+            )
+        sources.append(MaskSource(folder / named, word, named))
+    return tuple(sources)
+
+
+def _masks_cells(masks: Sequence[MaskSource], folder: Path, where: str) -> tuple[str, str]:
+    for mask in masks:
+        if not mask.vocabulary or re.search(r"[;=\s]", mask.vocabulary):
+            raise ConfigError(
+                "the vocabulary's name cannot stand in a case table",
+                where=where,
+                found=f"'{mask.vocabulary}'",
+            )
+    paths = [_relative(mask.path, folder, where) for mask in masks]
+    if len(masks) == 1 and "=" not in paths[0]:
+        return paths[0], masks[0].vocabulary
+    return ";".join(f"{path}={mask.vocabulary}" for path, mask in zip(paths, masks, strict=True)), ""
+
+
+def _relative(path: Path, folder: Path, where: str) -> str:
+    text = os.path.relpath(path.absolute(), folder.absolute())
+    if re.search(r"[;\r\n]", text) or text != text.strip():
+        raise ConfigError(
+            "the path cannot stand in a case table",
+            where=where,
+            expected="no ';', no line break, no space at either end",
+            found=repr(text),
+            do="rename the file or folder",
+        )
+    return text
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp's 0600 would hide the table from colleagues
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,156 @@
+"""One case, one look: project a single CT and write image, masks and an overlay to a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+
+from paxray.anatomy.catalog import Catalog
+from paxray.config import parse_pipeline
+from paxray.dataset.files import write_atomic, write_json
+from paxray.io.cases import Case, MaskSource
+from paxray.produce import Clock, Shot, Subject, catalog_of, label_rows, peak_memory_mib, png_bytes, prepare, shoot, views_of
+from paxray.projection.project import Device
+from paxray.radiography.overlay import draw_overlay
+from paxray.radiography.signal import encode_signal
+from paxray.segmentation.body import BODY
+from paxray.segmentation.files import BY_NAME
+
+
+def look(
+    ct: Path,
+    labels: Sequence[str],
+    views: Sequence[str],
+    folder: Path,
+    *,
+    vocabulary: str = "totalsegmentator_v2",
+    further_labels: Mapping[int, str] | None = None,
+    catalog_file: Path | None = None,
+    beam: str = "cone",
+    sdd_mm: float = 1800.0,
+    size: int = 512,
+    device: Device | str = "auto",
+) -> dict[str, Any]:
+    """Project one case and write what is to be seen.
+
+    Writes for each view ``VIEW.png`` (display), ``VIEW_signal.png`` (16 bits), ``VIEW_overlay.png``, ``VIEW.json``
+    (geometry, facts) and a 1-bit PNG per class under ``VIEW_masks/``.
+
+    Parameters
+    ----------
+    ct, labels
+        The CT; masks as ``PATH`` or ``PATH=VOCABULARY``, in order of precedence.
+    views
+        Names of poses.
+    folder
+        Where to write.
+    vocabulary, further_labels
+        What the values of a label map mean.
+    catalog_file
+        Classes of one's own.
+    beam, sdd_mm, size
+        Geometry, as in a pipeline.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    What was made, as JSON values.
+    """
+    pipeline = parse_pipeline(
+        {
+            "name": "project",
+            "views": list(views),
+            "geometry": {"beam": beam, "sdd_mm": sdd_mm, "rows": size, "columns": size},
+            "labels": {"catalog": None if catalog_file is None else str(catalog_file)},
+        },
+        where="command line",
+    )
+    catalog = catalog_of(pipeline)
+    clock = Clock()
+    sources = tuple(_source(text, vocabulary, further_labels or {}) for text in labels)
+    case = Case(case_id="case", patient_id="case", ct=ct, ct_where=str(ct), masks=sources)
+    subject = prepare(case, pipeline, catalog, clock)
+    categories = {name: n for n, name in enumerate(subject.classes, start=1)}
+    made = []
+    backend = ""
+    for view in views_of(subject, pipeline):
+        shot = shoot(subject, view, pipeline, clock, device)  # type: ignore[arg-type]
+        backend = shot.projection.backend
+        with clock.stage("write"):
+            made.append(_write(folder, subject, shot, catalog, categories))
+    return {"views": made, "backend": backend, "seconds": clock.seconds, "memory_mib": peak_memory_mib()}
+
+
+def _source(text: str, vocabulary: str, further: Mapping[int, str]) -> MaskSource:
+    path, equals, named = text.rpartition("=")
+    if not equals:
+        path, named = text, BY_NAME if Path(text).is_dir() else vocabulary
+    if named != BY_NAME:
+        named += "".join(f"+{value}:{name}" for value, name in further.items())
+    return MaskSource(Path(path), named, path)
+
+
+def _write(
+    folder: Path, subject: Subject, shot: Shot, catalog: Catalog, categories: dict[str, int]
+) -> dict[str, Any]:
+    from PIL import Image
+
+    projection, name = shot.projection, shot.projection.view.name
+    assert projection.image is not None
+    assert projection.incomplete is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    masks = folder / f"{name}_masks"
+    masks.mkdir(exist_ok=True)
+    for stale in masks.glob("*.png"):
+        stale.unlink()
+    signal = encode_signal(projection.image)
+    rows = label_rows(subject, projection, categories)
+    seen = [row["class"] for row in rows if row.get("area_px")]
+
+    def save_mask(of: str) -> None:
+        Image.fromarray(projection.mask(of)).save(masks / f"{of}.png")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(save_mask, seen))
+    facts = [{k: v for k, v in row.items() if k not in ("mask", "category_id")} for row in rows]
+    overlay = draw_overlay(
+        shot.image, [(projection.mask(of), catalog[of].colour) for of in overlay_classes(seen, catalog)]
+    )
+    _save_png(folder / f"{name}.png", png_bytes(shot.image))
+    _save_png(folder / f"{name}_signal.png", png_bytes(signal.values))
+    _save_png(folder / f"{name}_overlay.png", png_bytes(overlay))
+    write_json(
+        folder / f"{name}.json",
+        {
+            "geometry": projection.view.to_dict(),
+            "signal": {"scale": signal.scale, "offset": signal.offset},
+            "appearance": shot.appearance,
+            "classes": facts,
+        },
+    )
+    body = projection.mask(BODY) if BODY in projection.names else projection.image > 0
+    incomplete = 100 * float((projection.incomplete & body).sum()) / max(1, int(body.sum()))
+    return {
+        "view": name,
+        "classes": len(seen),
+        "incomplete_percent": incomplete,
+        "image": str(folder / f"{name}.png"),
+        "overlay": str(folder / f"{name}_overlay.png"),
+    }
+
+
+def overlay_classes(seen: Sequence[str], catalog: Catalog) -> list[str]:
+    """The finest classes seen, without what covers everything: skin-deep layers and the body."""
+    fine = [name for name in seen if not any(part in seen for part in catalog[name].parts)]
+    return [name for name in fine if catalog[name].group not in ("body", "muscle")]
+
+
+def _save_png(path: Path, content: bytes) -> None:
+    write_atomic(path, lambda temporary: temporary.write_bytes(content) and None)
+
+

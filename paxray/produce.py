@@ -1,0 +1,317 @@
+"""One case through all rooms: read, derive, attenuate, project, picture; out come its rows."""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paxray.anatomy.catalog import Catalog, load_catalog
+from paxray.anatomy.labels import LabelVolume, Status
+from paxray.anatomy.unions import derive
+from paxray.config import Pipeline
+from paxray.dataset.rle import encode_mask
+from paxray.errors import ConfigError
+from paxray.io.cases import Case
+from paxray.io.ct import read_ct
+from paxray.io.volume import Volume
+from paxray.physics.attenuation import attenuate
+from paxray.projection.pose import place
+from paxray.projection.project import Device, Projection, project
+from paxray.projection.view import View
+from paxray.radiography.display import render_display
+from paxray.radiography.signal import encode_signal
+from paxray.segmentation.body import BODY, UNSCANNED, body_extent, body_faces, with_body
+from paxray.segmentation.files import read_masks
+
+#: Versions of what decides an output; raised when a change would alter the bytes of a data set.
+STAGE_VERSIONS = {"io": 1, "body": 1, "anatomy": 1, "physics": 1, "projection": 1, "radiography": 1, "rows": 1}
+
+
+@dataclass
+class Clock:
+    """Seconds spent in each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def peak_memory_mib() -> float:
+    """The largest resident size that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A case made ready for projecting: attenuation and labels on one grid.
+
+    Attributes
+    ----------
+    mu
+        Attenuation per mm; the table removed.
+    labels
+        Sources, unions, `BODY`, and `UNSCANNED` where the scan has padding.
+    classes
+        What is to come out, in catalog order.
+    cut_by_ct, volume_mm3
+        Facts in 3D, by class.
+    extent_mm
+        Points whose hull is the body.
+    faces_mm
+        The body's points in the first and last slice along the patient.
+    """
+
+    mu: Volume
+    labels: LabelVolume
+    classes: tuple[str, ...]
+    cut_by_ct: dict[str, bool]
+    volume_mm3: dict[str, float]
+    extent_mm: NDArray[np.float64]
+    faces_mm: tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """One view of a subject: the projection and the pictures made of it."""
+
+    projection: Projection
+    image: NDArray[np.uint8]
+    appearance: dict[str, Any]
+
+
+def catalog_of(pipeline: Pipeline) -> Catalog:
+    """The catalog that a pipeline names, or the built-in one."""
+    return load_catalog(None if pipeline.labels.catalog is None else Path(pipeline.labels.catalog))
+
+
+def classes_of(pipeline: Pipeline, catalog: Catalog) -> tuple[str, ...]:
+    """The classes that a pipeline puts out, in catalog order."""
+    wanted = set(catalog) if pipeline.labels.classes == "all" else set(map(catalog.resolve, pipeline.labels.classes))
+    wanted -= set(map(catalog.resolve, pipeline.labels.exclude))
+    if not wanted:
+        raise ConfigError("the pipeline puts out no class", where="labels.classes")
+    return tuple(name for name in catalog if name in wanted)
+
+
+def prepare(case: Case, pipeline: Pipeline, catalog: Catalog, clock: Clock, base: Path | None = None) -> Subject:
+    """Read a case and derive all that its views share.
+
+    Raises
+    ------
+    CaseError
+        With the code that the case is then listed under.
+    """
+    with clock.stage("read"):
+        ct = read_ct(case.ct, where=case.ct_where)
+        labels = read_masks(case.masks, ct.grid, catalog, pipeline.labels.vocabularies, base)
+    with clock.stage("body"):
+        labels, body = with_body(ct, labels)
+    with clock.stage("derive"):
+        labels = derive(labels, catalog)
+        outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
+        voxels = labels.voxel_counts()
+        volume = ct.grid.voxel_volume_mm3
+    with clock.stage("attenuate"):
+        mu = attenuate(ct, body, energy_kev=pipeline.physics.energy_kev, ct_energy_kev=pipeline.physics.ct_energy_kev)
+    return Subject(
+        mu=mu,
+        labels=labels,
+        classes=classes_of(pipeline, catalog),
+        cut_by_ct=labels.cut_by_ct(outside),
+        volume_mm3={name: n * volume for name, n in voxels.items()},
+        extent_mm=body_extent(body, ct.grid),
+        faces_mm=body_faces(body, ct.grid),
+    )
+
+
+def shoot(
+    subject: Subject,
+    view: View,
+    pipeline: Pipeline,
+    clock: Clock,
+    device: Device = "auto",
+    threads: int | None = None,
+) -> Shot:
+    """Project a subject in one view and draw the picture."""
+    shown = [n for n in subject.classes if n in subject.labels.names and subject.volume_mm3[n] > 0]
+    with clock.stage("project"):
+        projection = project(
+            subject.mu,
+            subject.labels,
+            view,
+            ("image", "presence", "facts", "incomplete"),
+            classes=shown,
+            device=device,
+            threads=threads,
+            unscanned=UNSCANNED,
+        )
+    assert projection.image is not None  # asked for above
+    with clock.stage("picture"):
+        image, appearance = render_display(projection.image, pipeline.display.display(), projection.incomplete)
+    appearance |= {"energy_kev": pipeline.physics.energy_kev, "ct_energy_kev": pipeline.physics.ct_energy_kev}
+    return Shot(projection, image, appearance)
+
+
+def views_of(subject: Subject, pipeline: Pipeline) -> list[View]:
+    """The pipeline's views, placed at the subject."""
+    setup = pipeline.geometry.setup()
+    return [place(view.pose(), setup, subject.extent_mm, subject.faces_mm) for view in pipeline.views]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What a case adds to its shard."""
+
+    samples: list[dict[str, Any]]
+    labels: list[dict[str, Any]]
+
+
+def produce(
+    case: Case,
+    split: str,
+    pipeline: Pipeline,
+    catalog: Catalog,
+    categories: dict[str, int],
+    *,
+    device: Device = "auto",
+    threads: int | None = None,
+    base: Path | None = None,
+    clock: Clock | None = None,
+) -> Rows:
+    """Make all samples and labels of a case.
+
+    Parameters
+    ----------
+    case, split
+        The case and the split it is planned for.
+    pipeline, catalog, categories
+        What to make, the classes known, and the id of each class.
+    device, threads
+        How to compute.
+    base
+        Folder that vocabulary files in the case table are relative to.
+    clock
+        Collects seconds by stage.
+
+    Raises
+    ------
+    CaseError
+        Where the case cannot be used.
+    """
+    clock = clock or Clock()
+    subject = prepare(case, pipeline, catalog, clock, base)
+    samples, labels = [], []
+    for view in views_of(subject, pipeline):
+        shot = shoot(subject, view, pipeline, clock, device, threads)
+        with clock.stage("encode"):
+            common = {
+                "sample_id": f"{case.case_id}/{view.name}",
+                "case_id": case.case_id,
+                "patient_id": case.patient_id,
+                "split": split,
+                "view": view.name,
+            }
+            samples.append(common | _sample_row(case, subject, shot))
+            labels += [common | row for row in label_rows(subject, shot.projection, categories)]
+    return Rows(samples, labels)
+
+
+def png_bytes(image: NDArray[np.integer]) -> bytes:
+    """A greyscale PNG, 8 or 16 bits as the array."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _sample_row(case: Case, subject: Subject, shot: Shot) -> dict[str, Any]:
+    projection = shot.projection
+    assert projection.image is not None
+    assert projection.incomplete is not None
+    signal = encode_signal(projection.image)
+    name = f"{case.case_id}_{projection.view.name}"
+    geometry = projection.view.to_dict()
+    del geometry["view"]
+    return {
+        "source": case.source,
+        "license": case.license,
+        "image": {"bytes": png_bytes(shot.image), "path": f"{name}.png"},
+        "signal": {"bytes": png_bytes(signal.values), "path": f"{name}_signal.png"},
+        "signal_scale": signal.scale,
+        "signal_offset": signal.offset,
+        "incomplete": encode_mask(projection.incomplete),
+        "incomplete_px": int(projection.incomplete.sum()),
+        "body_px": int(projection.mask(BODY).sum()) if BODY in projection.names else None,
+        **geometry,
+        "appearance": json.dumps(shot.appearance),
+        **case.extra,
+    }
+
+
+def label_rows(subject: Subject, projection: Projection, categories: dict[str, int]) -> list[dict[str, Any]]:
+    """One row for each class that is to come out, in catalog order: status, mask and facts."""
+    assert projection.facts is not None
+    rows = []
+    for name in subject.classes:
+        known = name in subject.labels.names
+        status = subject.labels.status[name] if known else Status.UNKNOWN
+        row: dict[str, Any] = {"class": name, "category_id": categories[name], "status": status.value}
+        if known and status in (Status.PRESENT, Status.PARTIAL):
+            row["cut_by_ct"] = subject.cut_by_ct[name]
+            row["volume_mm3"] = subject.volume_mm3[name]
+            row |= _seen(subject, projection, name)
+        rows.append(row)
+    return rows
+
+
+def _seen(subject: Subject, projection: Projection, name: str) -> dict[str, Any]:
+    """A present class in one view."""
+    assert projection.facts is not None
+    fact = projection.facts[projection.index(name)]
+    pixels = int(fact["pixels"])
+    if pixels == 0:
+        return {"view_status": _why_unseen(subject, projection.view, name), "area_px": 0}
+    left, right, top, bottom = (int(fact[k]) for k in ("column_min", "column_max", "row_min", "row_max"))
+    view = projection.view
+    at_edge = left == 0 or top == 0 or right == view.columns - 1 or bottom == view.rows - 1
+    return {
+        "view_status": "cut" if at_edge else "whole",
+        "mask": encode_mask(projection.mask(name)),
+        "area_px": pixels,
+        "bbox": [left, top, right - left + 1, bottom - top + 1],
+        "centroid_px": [float(fact["column_sum"] / pixels), float(fact["row_sum"] / pixels)],
+        "path_mean_mm": float(fact["path_sum_mm"] / pixels),
+        "path_max_mm": float(fact["path_max_mm"]),
+        "entry_mean_mm": float(fact["entry_sum_mm"] / pixels),
+        "exit_mean_mm": float(fact["exit_sum_mm"] / pixels),
+    }
+
+
+def _why_unseen(subject: Subject, view: View, name: str) -> str:
+    """``below_pixel`` where a voxel centre lands in the field though no ray met the class, else ``outside``."""
+    k, j, i = np.nonzero(subject.labels.mask(name))
+    pixel = view.project_points(subject.mu.grid.to_world(np.column_stack([i, j, k])))
+    inside = (np.abs(pixel - [(view.columns - 1) / 2, (view.rows - 1) / 2]) <= [view.columns / 2, view.rows / 2]).all(
+        axis=1
+    )
+    return "below_pixel" if inside.any() else "outside"

@@ -1,0 +1,43 @@
+"""Masks drawn over a radiograph: translucent fill, crisp outline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def draw_overlay(
+    image: NDArray[np.uint8],
+    masks: Sequence[tuple[NDArray[np.bool_], tuple[int, int, int]]],
+    *,
+    fill: float = 0.22,
+    outline: float = 0.9,
+) -> NDArray[np.uint8]:
+    """Draw masks over a picture.
+
+    Parameters
+    ----------
+    image
+        ``(rows, columns)`` uint8.
+    masks
+        ``(mask, (red, green, blue))``, drawn in order.
+    fill, outline
+        Opacity inside and on the inner border.
+
+    Returns
+    -------
+    ``(rows, columns, 3)`` uint8.
+    """
+    out = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
+    for mask, colour in masks:
+        inner = mask.copy()
+        inner[1:] &= mask[:-1]
+        inner[:-1] &= mask[1:]
+        inner[:, 1:] &= mask[:, :-1]
+        inner[:, :-1] &= mask[:, 1:]
+        paint = np.asarray(colour, np.float32)
+        for where, opacity in ((inner, fill), (mask & ~inner, outline)):
+            out[where] += opacity * (paint - out[where])
+    return np.rint(out).clip(0, 255).astype(np.uint8)

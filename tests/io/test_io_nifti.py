@@ -1,0 +1,228 @@
+"""NIfTI: where voxels lie, what is refused, what the numbers become."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from io_files import ct_array, itk_grid, oblique_affine, write_nifti
+
+from paxray.errors import CaseError
+from paxray.io.ct import read_ct
+from paxray.io.hu import to_hu
+from paxray.io.nifti import iter_nifti_planes, read_nifti, read_nifti_header
+from paxray.io.volume import Grid
+
+AFFINE = np.array([[0.7, 0, 0, -120], [0, 0.7, 0, -90.5], [0, 0, 2.5, 33.25], [0, 0, 0, 1]])
+
+
+def code_of(path: Path) -> str:
+    with pytest.raises(CaseError) as caught:
+        read_ct(path)
+    assert path.name in str(caught.value)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_corners_and_voxels_agree_with_simpleitk(tmp_path, seed, name):
+    affine = oblique_affine(seed)
+    array = ct_array(seed=seed)
+    path = write_nifti(tmp_path / name, array, affine, qform=1)
+    volume = read_ct(path)
+    np.testing.assert_allclose(volume.grid.corners_mm, itk_grid(path).corners_mm, atol=1e-3)
+    np.testing.assert_allclose(volume.affine, affine, atol=1e-4)  # the header is in single precision
+    np.testing.assert_array_equal(volume.array, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))))
+    np.testing.assert_array_equal(volume.array, array)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lidc-idri-0001/ct_2.5mm.nii.gz",
+        "totalsegmentator-reference/example_ct_sm.nii.gz",
+        "totalsegmentator-reference/example_seg_dicom.nii.gz",
+    ],
+)
+def test_real_files_agree_with_simpleitk(real_data, name):
+    stored = read_nifti(real_data / name)
+    np.testing.assert_allclose(
+        stored.header.grid.corners_mm, itk_grid(real_data / name).corners_mm, atol=1e-2
+    )
+    np.testing.assert_array_equal(
+        stored.array, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(real_data / name)))
+    )
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<i4", "<f4", ">f8", "<i8"])
+def test_whole_hu_of_any_type_become_int16(tmp_path, dtype):
+    array = ct_array()
+    path = tmp_path / "ct.nii.gz"
+    image = nibabel.Nifti1Image(array.T.astype(dtype), np.diag([-1.0, -1, 2, 1]), dtype=np.dtype(dtype))
+    header = image.header.as_byteswapped(">" if dtype[0] == ">" else "<")
+    nibabel.save(nibabel.Nifti1Image(array.T.astype(dtype), None, header), path)
+    volume = read_ct(path)
+    assert volume.array.dtype == np.int16
+    np.testing.assert_array_equal(volume.array, array)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    slope=st.sampled_from([1.0, 2.0, -1.0, 0.5, 0.37]),
+    intercept=st.sampled_from([0.0, -1024.0, -1000.5]),
+    dtype=st.sampled_from(["u2", "i2", "i4", "f4"]),
+)
+def test_scaling_is_applied_and_int16_kept_when_exact(tmp_path_factory, slope, intercept, dtype):
+    stored = np.random.default_rng(1).integers(0, 3000, (3, 4, 5)).astype(dtype)
+    exact = stored.astype(np.float64) * np.float32(slope) + np.float32(intercept)
+    path = write_nifti(tmp_path_factory.mktemp("s") / "ct.nii", stored, AFFINE, scale=(slope, intercept))
+    read = read_nifti(path)
+    planes = [(plane, read.header.slope, read.header.intercept) for plane in read.array]
+    array = to_hu(planes, stored.shape, where="ct")
+    assert array.dtype == (np.int16 if (exact == np.rint(exact)).all() else np.float32)
+    np.testing.assert_allclose(array, exact, rtol=1e-6, atol=1e-4)
+
+
+def test_hu_beyond_int16_stay_exact_in_float32(tmp_path):
+    array = ct_array().astype(np.int32)
+    array[2, 3, 4] = 40_000
+    volume = read_ct(write_nifti(tmp_path / "ct.nii", array, AFFINE))
+    assert volume.array.dtype == np.float32
+    np.testing.assert_array_equal(volume.array, array)
+
+
+def test_last_axis_of_one_is_accepted_and_more_refused(tmp_path):
+    array = ct_array()
+    read = read_ct(write_nifti(tmp_path / "one.nii", array[None], AFFINE))
+    np.testing.assert_array_equal(read.array, array)
+    assert code_of(write_nifti(tmp_path / "two.nii", np.stack([array, array]), AFFINE)) == "bad_shape"
+    assert code_of(write_nifti(tmp_path / "flat.nii", array[0], AFFINE)) == "bad_shape"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_not_finite_are_refused(tmp_path, value):
+    array = ct_array().astype(np.float32)
+    array[4, 0, 0] = value
+    assert code_of(write_nifti(tmp_path / "ct.nii", array, AFFINE)) == "bad_values"
+
+
+def test_colour_is_refused(tmp_path):
+    colour = np.zeros((3, 4, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    assert code_of(write_nifti(tmp_path / "rgb.nii", colour, AFFINE)) == "bad_type"
+
+
+class TestOrientation:
+    def test_neither_form_set_is_refused(self, tmp_path):
+        assert code_of(write_nifti(tmp_path / "a.nii", ct_array(), AFFINE, sform=0)) == "no_orientation"
+
+    def test_qform_alone_is_used(self, tmp_path):
+        affine = oblique_affine(3)
+        volume = read_ct(write_nifti(tmp_path / "a.nii", ct_array(), affine, sform=0, qform=1))
+        np.testing.assert_allclose(volume.affine, affine, atol=1e-3)
+
+    @pytest.mark.parametrize(("shift_mm", "refused"), [(0.005, False), (0.02, True), (5, True)])
+    def test_forms_that_disagree_are_refused(self, tmp_path, shift_mm, refused):
+        path = write_nifti(tmp_path / "a.nii", ct_array(), AFFINE, qform=1, qoffset_z=AFFINE[2, 3] + shift_mm)
+        if refused:
+            assert code_of(path) == "affine_conflict"
+        else:
+            np.testing.assert_allclose(read_ct(path).affine, AFFINE, atol=1e-5)
+
+    @pytest.mark.parametrize("angle", [1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.1])
+    def test_the_quaternions_single_precision_is_no_conflict(self, tmp_path, angle):
+        # LPS images have w near 0, which the header cannot hold to better than 6e-4.
+        turn = np.eye(4)
+        turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        affine = turn @ AFFINE
+        array = np.broadcast_to(ct_array((2, 2, 2)).repeat(200, 1).repeat(200, 2), (2, 400, 400)).copy()
+        volume = read_ct(write_nifti(tmp_path / "a.nii", array, affine, qform=1))
+        np.testing.assert_allclose(volume.affine, affine, atol=1e-4)
+
+    def test_a_turned_qform_is_a_conflict(self, tmp_path):
+        path = write_nifti(tmp_path / "a.nii", ct_array(), AFFINE, qform=1, quatern_b=0.1, quatern_d=0.99)
+        assert code_of(path) == "affine_conflict"
+
+    def test_singular_affine_is_refused(self, tmp_path):
+        path = write_nifti(tmp_path / "a.nii", ct_array(), AFFINE, srow_z=[0, 0, 0, 1])
+        assert code_of(path) == "bad_affine"
+
+
+@pytest.mark.parametrize(("unit", "factor"), [(0, 1), (1, 1000), (2, 1), (3, 0.001), (2 + 8, 1)])
+def test_units_of_length_are_converted(tmp_path, unit, factor):
+    grid = read_nifti_header(write_nifti(tmp_path / "a.nii", ct_array(), AFFINE, xyzt_units=unit)).grid
+    np.testing.assert_allclose(grid.affine[:3], AFFINE[:3] * factor, rtol=1e-6)
+
+
+def test_unknown_unit_of_length_is_refused(tmp_path):
+    assert code_of(write_nifti(tmp_path / "a.nii", ct_array(), AFFINE, xyzt_units=5)) == "bad_units"
+
+
+class TestDamage:
+    def test_missing(self, tmp_path):
+        assert code_of(tmp_path / "none.nii.gz") == "missing_file"
+
+    @pytest.mark.parametrize("keep", [0, 1, 10, 200, 340, 600, -20, -1])
+    @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+    def test_truncated(self, tmp_path, name, keep):
+        path = write_nifti(tmp_path / name, ct_array((9, 20, 20)), AFFINE)
+        path.write_bytes(path.read_bytes()[:keep])
+        assert code_of(path) == "unreadable"
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(20, 8000), st.integers(1, 255))
+    def test_a_flipped_byte_in_gzip_never_passes(self, tmp_path_factory, position, flip):
+        folder = tmp_path_factory.mktemp("f")
+        path = write_nifti(folder / "a.nii.gz", ct_array((9, 20, 30)), AFFINE)
+        content = bytearray(path.read_bytes())
+        content[position] ^= flip
+        path.write_bytes(content)
+        assert code_of(path) == "unreadable"
+
+    def test_a_header_that_promises_too_much_takes_no_memory(self, tmp_path):
+        path = write_nifti(
+            tmp_path / "a.nii.gz", ct_array(), AFFINE, dim=[3, 30000, 30000, 30000, 1, 1, 1, 1]
+        )
+        assert code_of(path) == "unreadable"
+
+    def test_text_under_an_image_name(self, tmp_path):
+        (tmp_path / "a.nii").write_text("not an image\n" * 100)
+        assert code_of(tmp_path / "a.nii") == "unreadable"
+
+    def test_unknown_ending(self, tmp_path):
+        (tmp_path / "a.png").write_bytes(b"x")
+        assert code_of(tmp_path / "a.png") == "unknown_format"
+
+
+def test_gzip_is_known_by_content_and_may_have_several_members(tmp_path):
+    import gzip
+
+    plain = write_nifti(tmp_path / "a.nii", ct_array(), AFFINE).read_bytes()
+    (tmp_path / "b.nii.gz").write_bytes(gzip.compress(plain[:500]) + gzip.compress(plain[500:]))
+    (tmp_path / "c.nii.gz").write_bytes(plain)
+    for name in ("b.nii.gz", "c.nii.gz"):
+        np.testing.assert_array_equal(read_ct(tmp_path / name).array, ct_array())
+
+
+def test_nifti2_is_read(tmp_path):
+    image = nibabel.Nifti2Image(ct_array().T, np.diag([-1.0, -1, 2, 1]))
+    nibabel.save(image, tmp_path / "a.nii")
+    volume = read_ct(tmp_path / "a.nii")
+    np.testing.assert_array_equal(volume.array, ct_array())
+    np.testing.assert_array_equal(volume.affine, np.diag([1.0, 1, 2, 1]))
+
+
+def test_planes_are_the_volumes(tmp_path):
+    path = write_nifti(tmp_path / "a.nii.gz", ct_array(), AFFINE)
+    np.testing.assert_array_equal(np.stack(list(iter_nifti_planes(path))), ct_array())
+
+
+def test_corners_are_half_a_voxel_out(tmp_path):
+    grid = read_nifti_header(write_nifti(tmp_path / "a.nii", ct_array((2, 3, 4)), AFFINE)).grid
+    assert isinstance(grid, Grid)
+    np.testing.assert_allclose(np.ptp(grid.corners_mm, axis=0), [4 * 0.7, 3 * 0.7, 2 * 2.5], rtol=1e-6)
