@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +99,9 @@ def scan(
     vocabulary: Annotated[
         str, typer.Option(help="What the values of multilabel files mean.")
     ] = "totalsegmentator_v2",
-    key: Annotated[str, typer.Option(help="Key of the hash that replaces DICOM patient ids.")] = "",
+    key: Annotated[
+        str, typer.Option(help="Key of the hash that replaces DICOM patient ids. Default: one kept beside the table.")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing table.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -114,17 +117,28 @@ def scan(
         raise ConfigError("the table exists already", where=str(table), do="--force to overwrite it, or another -o")
     catalog = load_catalog()
     known = [*catalog, *(word for item in catalog.values() for word in item.synonyms)]
-    found = scan_folder(folder, known_classes=known, default_vocabulary=vocabulary, key=key)
+    key_file = table.with_suffix(".key")
+    stored = key_file.read_text(encoding="ascii").strip() if key_file.exists() else ""
+    chosen = key or stored or secrets.token_hex(16)
+    found = scan_folder(folder, known_classes=known, default_vocabulary=vocabulary, key=chosen)
     write_case_table(table, found.cases)
+    if not key and not stored and any(case.ct.is_dir() for case in found.cases):
+        key_file.touch(mode=0o600)
+        key_file.write_text(chosen + "\n", encoding="ascii")
+        err.print(
+            f"DICOM patient ids were replaced by keyed hashes; the key is in {escape(str(key_file))}: keep it private, "
+            "and keep it, so that the next scan gives a patient the same id",
+            soft_wrap=True,
+        )
     if as_json:
         rows = [{"case_id": c.case_id, "patient_id": c.patient_id, "ct": c.ct_where} for c in found.cases]
-        print(json.dumps({"table": str(table), "cases": rows, "notes": [str(n) for n in found.notes]}))
+        print(json.dumps({"table": str(table), "cases": rows, "notes": [[n.where, n.code, n.message] for n in found.notes]}))
         return
     patients = len({case.patient_id for case in found.cases})
     masked = sum(bool(case.masks) for case in found.cases)
     out.print(f"{len(found.cases)} CTs of {patients} patients, {masked} with masks: [bold]{escape(str(table))}[/]")
     for note in found.notes:
-        out.print(f"  [yellow]note[/] {escape(str(note))}", soft_wrap=True)
+        out.print(f"  [yellow]note[/] {escape(f'{note.where}: {note.message}')}", soft_wrap=True)
     if not found.cases:
         raise ConfigError("no CT found", where=str(folder), expected="NIfTI, NRRD, MHA or DICOM CTs in HU")
 

@@ -210,13 +210,14 @@ def _decode(path: Path, where: str) -> NDArray[Any]:
     from pydicom.pixels import get_decoder
 
     try:
-        dataset = pydicom.dcmread(path)
-        syntax = dataset.file_meta.TransferSyntaxUID
-        if str(dataset.PhotometricInterpretation) != "MONOCHROME2":
-            raise unreadable(where, str(dataset.PhotometricInterpretation), "MONOCHROME2 pixels")
-        decoder = get_decoder(syntax)
-        if decoder.is_available:
-            return decoder.as_array(dataset)[0]
+        with pydicom.config.disable_value_validation():
+            dataset = pydicom.dcmread(path)
+            syntax = dataset.file_meta.TransferSyntaxUID
+            if str(dataset.PhotometricInterpretation) != "MONOCHROME2":
+                raise unreadable(where, str(dataset.PhotometricInterpretation), "MONOCHROME2 pixels")
+            decoder = get_decoder(syntax)
+            if decoder.is_available:
+                return decoder.as_array(dataset)[0]
     except CaseError:
         raise
     except Exception as error:  # decoders raise whatever their C libraries make them raise

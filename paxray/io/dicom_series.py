@@ -22,6 +22,7 @@ from paxray.io.volume import Float64
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_UNPLACED = "CT without position, orientation or spacing"
 _SAME_DIRECTION = 1e-4  # of a direction cosine
 _TAGS = [
     "SOPClassUID",
@@ -139,23 +140,14 @@ def find_ct_series(folder: Path, *, where: str = "") -> Inventory:
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.name.startswith("."):
             continue
-        header = _read_header(path, f"{where}/{path.name}")
-        reason = _reason_to_leave_out(header)
-        if reason:
-            left_out[reason] += 1
+        entry = _examine(path, f"{where}/{path.name}")
+        if entry.left_out:
+            left_out[entry.left_out] += 1
+            if entry.left_out == _UNPLACED:
+                unplaced[entry.uid] = path.name
             continue
-        uid = str(header.get("SeriesInstanceUID") or "")
-        try:
-            frames = _frames(header, path)
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError):
-            unplaced[uid] = path.name
-            left_out["CT without position, orientation or spacing"] += 1
-            continue
-        if not frames:
-            left_out["localizer"] += 1
-            continue
-        slices.setdefault(uid, []).extend(frames)
-        patients.setdefault(uid, str(header.get("PatientID") or ""))
+        slices.setdefault(entry.uid, []).extend(entry.frames)
+        patients.setdefault(entry.uid, entry.patient_id)
     for uid in sorted(set(unplaced) & set(slices)):
         raise CaseError(
             "a slice of the series does not say where it lies",
@@ -170,24 +162,45 @@ def find_ct_series(folder: Path, *, where: str = "") -> Inventory:
     return Inventory(tuple(series), dict(left_out))
 
 
-def _read_header(path: Path, where: str) -> Any:
-    """Return a file's data set without pixels, or None for a file that is not DICOM."""
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """What one file contributes: frames, or the reason why it is left out."""
+
+    left_out: str = ""
+    uid: str = ""
+    patient_id: str = field(default="", repr=False)
+    frames: tuple[Frame, ...] = ()
+
+
+def _examine(path: Path, where: str) -> _Entry:
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     try:
         if not has_dicom_magic(path):
             if path.suffix.lower() in _DICOM_SUFFIXES:
                 raise unreadable(where, f"no such mark in {path.stat().st_size} bytes", "a DICOM file")
-            return None
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-    except (OSError, EOFError, InvalidDicomError, AttributeError, KeyError, ValueError, TypeError) as error:
+            return _Entry("not DICOM")
+        # Its validation prints values into warnings; they may be the patient's.
+        with pydicom.config.disable_value_validation():
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+            reason = _reason_to_leave_out(header)
+            if reason:
+                return _Entry(reason)
+            uid = str(header.get("SeriesInstanceUID") or "")
+            try:
+                frames = _frames(header, path)
+            except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError):
+                return _Entry(_UNPLACED, uid)
+            return _Entry(
+                "" if frames else "localizer", uid, str(header.get("PatientID") or ""), tuple(frames)
+            )
+    except CaseError:
+        raise
+    except Exception as error:  # what pydicom raises for damaged headers is not bounded
         raise unreadable(where, f"a damaged DICOM header ({type(error).__name__})") from error
 
 
 def _reason_to_leave_out(header: Any) -> str:
-    if header is None:
-        return "not DICOM"
     sop_class = str(header.get("SOPClassUID") or "")
     if not sop_class:
         # Some anonymisers blank the class; the modality then has to do.

@@ -117,12 +117,16 @@ def _raw_header(stream: BinaryIO, where: str) -> Any:
     if not size or len(block) < size:
         raise unreadable(where, "another beginning", "a NIfTI-1 or NIfTI-2 header")
     try:
-        raw = getattr(nibabel, _HEADER_BYTES[size])(block[:size])
-        raw.get_data_shape(), raw.get_data_dtype(), raw.get_data_offset(), raw.get_slope_inter()
+        # Without nibabel's own check, which mends what it can and writes to the log: here it is refused.
+        raw = getattr(nibabel, _HEADER_BYTES[size])(block[:size], check=False)
+        raw.get_data_shape(), raw.get_data_dtype(), raw.get_slope_inter()
+        offset = int(raw.get_data_offset())
     except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise unreadable(where, f"a damaged header: {error}") from error
     if not bytes(raw["magic"]).startswith(b"n+"):
         raise unreadable(where, "a header of an .hdr/.img pair", "header and voxels in a single file")
+    if offset < size:
+        raise unreadable(where, f"voxels that begin at byte {offset}", f"byte {size} or later")
     return raw
 
 
@@ -227,19 +231,17 @@ def _qform_with_w_of(raw: Any, qform: Float64, sform: Float64) -> Float64:
     """Return the qform with the one quaternion term that the file does not store taken from the sform.
 
     The header keeps b, c, d in single precision and leaves w = sqrt(1 - b^2 - c^2 - d^2) to the reader. Near
-    w = 0, where every image in LPS order lies, that loses all w up to 6e-4, a few tenths of a mm at a
-    corner; a w within that range therefore contradicts nothing.
+    w = 0, where every image in LPS order lies, w is thereby uncertain by up to 6e-4, a few tenths of a mm at
+    a corner; the sform's w contradicts nothing while its square is within rounding of what the header leaves.
     """
     from nibabel.quaternions import mat2quat, quat2mat
 
     b, c, d = (float(raw[name]) for name in ("quatern_b", "quatern_c", "quatern_d"))
-    if abs(1 - b * b - c * c - d * d) > 3 * np.finfo(np.float32).eps:
-        return qform
     columns = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0)
     if np.linalg.det(columns) < 0:
         columns = columns * [1, 1, -1]
     w = abs(float(mat2quat(columns)[0]))
-    if w * w > 3 * np.finfo(np.float32).eps:
+    if abs(1 - b * b - c * c - d * d - w * w) > 3 * np.finfo(np.float32).eps:
         return qform
     size = np.linalg.norm(qform[:3, :3], axis=0)
     if np.linalg.det(qform[:3, :3]) < 0:

@@ -79,7 +79,8 @@ def pair(cts: Sequence[FoundCT], masks: Sequence[FoundMask]) -> tuple[dict[str, 
     """Return the masks of each CT (by its ``where``), and a note for every mask that has no one CT.
 
     Candidates are the CTs in the mask's folder, in the folder above it (unless both may be of other
-    patients), and those that share its name's own words anywhere. The lattice decides among them, then the name.
+    patients), and those that share its name's own words anywhere. The lattice decides among them, then the
+    name.
     """
     by_place: dict[tuple[str, ...], list[FoundCT]] = defaultdict(list)
     by_words: dict[tuple[str, ...], list[FoundCT]] = defaultdict(list)

@@ -44,7 +44,9 @@ class Grid:
             )
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise CaseError(
-                "a volume needs three axes of at least one voxel", found=f"shape {self.shape}", code="bad_shape"
+                "a volume needs three axes of at least one voxel",
+                found=f"shape {self.shape}",
+                code="bad_shape",
             )
         size = np.linalg.norm(affine[:3, :3], axis=0)
         if size.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / size)) < 1e-6:
@@ -79,12 +81,14 @@ class Grid:
     def to_world(self, index_ijk: ArrayLike) -> Float64:
         """Map ``(..., 3)`` voxel indices ``(i, j, k)`` to world mm."""
         index = np.asarray(index_ijk, dtype=np.float64)
-        return index @ self.affine[:3, :3].T + self.affine[:3, 3]
+        world: Float64 = index @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return world
 
     def to_index(self, world_mm: ArrayLike) -> Float64:
         """Map ``(..., 3)`` world mm to continuous voxel indices ``(i, j, k)``."""
         world = np.asarray(world_mm, dtype=np.float64)
-        return world @ self.inverse[:3, :3].T + self.inverse[:3, 3]
+        index: Float64 = world @ self.inverse[:3, :3].T + self.inverse[:3, 3]
+        return index
 
     @property
     def center_mm(self) -> Float64:
@@ -121,7 +125,8 @@ class Volume:
     @cached_property
     def grid(self) -> Grid:
         """The lattice that the array stands on."""
-        return Grid(self.array.shape, self.affine)  # type: ignore[arg-type]
+        nk, nj, ni = self.array.shape
+        return Grid((nk, nj, ni), self.affine)
 
     @property
     def shape(self) -> tuple[int, int, int]:

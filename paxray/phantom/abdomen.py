@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from paxray.phantom.canvas import Box, Canvas, Float32
+from paxray.phantom.canvas import Box, Canvas, Float32, overlap, within
 from paxray.phantom.shapes import (
     Ellipsoid,
-    paint_ellipsoid,
     rotation,
     smooth_intersection,
     smooth_union,
@@ -54,7 +53,8 @@ def _paint_inside(canvas: Canvas, fields: Fields, shape: Ellipsoid, name: str, h
 def _paint_psoas(canvas: Canvas, spine: Spine) -> None:
     for side in (1, -1):
         line = [
-            (side * x, spine.y(z) + y, z) for z, x, y in ((-128, 22, 4), (-160, 30, 2), (-200, 37, 0), (-270, 44, -4))
+            (side * x, spine.y(z) + y, z)
+            for z, x, y in ((-128, 22, 4), (-160, 30, 2), (-200, 37, 0), (-270, 44, -4))
         ]
         shape = tube(np.array(line), [6.0, 12.0, 18.0, 22.0])
         box = canvas.box(*shape.bounds, margin_mm=canvas.edge_mm)
@@ -89,10 +89,14 @@ def _paint_stomach(canvas: Canvas, fields: Fields, diaphragm: Diaphragm, rng: np
     shape = smooth_union(fundus.distance(*at), body.distance(*at), 24.0)
     distance = smooth_intersection(shape, _room(canvas, fields, box), 6.0)
     canvas.paint(box, distance, "stomach", 40.0)
-    # Gas gathers in front and under the dome.
+    # Gas gathers under the dome, in front: two bubbles that the wall shapes.
     size = float(rng.uniform(0.8, 1.15))
-    bubble = Ellipsoid((60.0, -80.0, top - 31.0), (28.0 * size, 32.0 * size, 19.0 * size), rotation((1.0, -0.2, 0.2)))
-    gas = smooth_intersection(bubble.distance(*at), distance + np.float32(4.5), 6.0)
+    high = Ellipsoid(
+        (66.0, -76.0, top - 25.0), (30.0 * size, 34.0 * size, 19.0 * size), rotation((1.0, 0.3, -0.25))
+    )
+    low = Ellipsoid((48.0, -88.0, top - 34.0), (19.0 * size, 25.0 * size, 15.0 * size))
+    bubble = smooth_union(high.distance(*at), low.distance(*at), 12.0)
+    gas = smooth_intersection(bubble, distance + np.float32(4.5), 8.0)
     canvas.paint(box, gas, None, -985.0)
 
 
@@ -103,7 +107,9 @@ def _paint_bowel(canvas: Canvas, fields: Fields, rng: np.random.Generator, drop:
     if box is not None:
         x, y, z = canvas.coordinates(box)
         folds = np.sin(x / 9.0) + np.sin(y / 9.0 + 1.0) + np.sin(z / 9.0)
-        distance = np.maximum(loops.distance(x, y, z), _room(canvas, fields, box, 3.0)) - np.float32(2.5) * folds
+        distance = (
+            np.maximum(loops.distance(x, y, z), _room(canvas, fields, box, 3.0)) - np.float32(2.5) * folds
+        )
         canvas.paint(box, np.maximum(distance, _room(canvas, fields, box)), "small_bowel", 35.0)
     line = np.array(
         [
@@ -136,23 +142,11 @@ def _paint_bowel(canvas: Canvas, fields: Fields, rng: np.random.Generator, drop:
     for start in rng.integers(4, len(shape.points) - 8, 4):
         for n in range(int(start), int(start) + int(rng.integers(2, 6))):
             size = float(shape.radius[n]) * float(rng.uniform(0.65, 0.95))
-            x, y, z = (float(v) for v in shape.points[n] + [0.0, -4.0, 0.0])
-            bubble = Ellipsoid((x, y, z), (size, size, size))
+            left, back, up = shape.points[n].tolist()
+            bubble = Ellipsoid((left, back - 4.0, up), (size, size, size))
             part = canvas.box(*bubble.bounds, margin_mm=canvas.edge_mm)
-            if part is None:
-                continue
-            sub = _clip(part, box)
-            inner = tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(sub, box, strict=True))
-            gas = smooth_intersection(bubble.distance(*canvas.coordinates(sub)), lumen[inner], 4.0)
-            canvas.paint(sub, gas, None, -970.0)
-
-
-def _clip(part: Box, box: Box) -> Box:
-    k, j, i = (
-        slice(max(p.start, b.start), max(max(p.start, b.start), min(p.stop, b.stop)))
-        for p, b in zip(part, box, strict=True)
-    )
-    return k, j, i
-
-
-__all__ = ["paint_abdomen", "paint_ellipsoid"]
+            part = None if part is None else overlap(part, box)
+            if part is not None:
+                ball = bubble.distance(*canvas.coordinates(part))
+                gas = smooth_intersection(ball, lumen[within(part, box)], 4.0)
+                canvas.paint(part, gas, None, -970.0)

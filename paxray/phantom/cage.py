@@ -53,6 +53,8 @@ _RIBS = (
 )
 # Level on the sternum at which the cartilages of ribs 1..7 end.
 STERNAL_NOTCHES_MM = (80.0, 60.0, 34.0, 11.0, -8.0, -24.0, -36.0)
+# How far along the cartilage above, from the rib, the cartilages of false ribs join it.
+_FALSE_JOINTS = {8: 0.42, 9: 0.35, 10: 0.3}
 
 
 @dataclass(frozen=True)
@@ -156,21 +158,24 @@ def make_ribs(patient: Patient, cage: Cage, spine: Spine) -> list[Rib]:
 
 def _side(cage: Cage, spine: Spine, side: int, rng: np.random.Generator) -> list[Rib]:
     ribs: list[Rib] = []
-    previous: Float64 | None = None  # the cartilage line that the next false rib joins
+    lines: dict[int, Float64] = {}  # of the cartilages
     for number, (theta_end, drop, power, half_height, half_thick) in enumerate(_RIBS, start=1):
         theta_end += rng.normal(0.0, 1.2)
         drop = drop * cage.lift + rng.normal(0.0, 2.0)
         power += rng.normal(0.0, 0.04)
         line = _bone_line(cage, spine, side, number, theta_end, drop, power)
         bone = _tube(cage, line, number, half_height, half_thick)
-        gristle = None
-        if number <= 10:
-            join = _notch(cage, side, number) if number <= 7 else _join(previous, number)
-            gristle = _gristle_line(cage, bone.points[-1], join)
-            previous = gristle
         cartilage = None
-        if gristle is not None:
-            cartilage = Tube(gristle, np.full(len(gristle), 5.0 if number <= 7 else 4.2))
+        if number <= 10:
+            above = lines.get(number - 1)
+            share = _FALSE_JOINTS.get(number)
+            if share is None or above is None:
+                join = _notch(cage, side, number)
+            else:
+                join = above[round(share * (len(above) - 1))]
+            lines[number] = _gristle_line(cage, bone.points[-1], join)
+            radius = 5.0 if number <= 7 else 4.2
+            cartilage = Tube(lines[number], np.full(len(lines[number]), radius))
         ribs.append(Rib(side, number, bone, cartilage))
     return ribs
 
@@ -224,12 +229,6 @@ def _notch(cage: Cage, side: int, number: int) -> Float64:
     return cage.front(z) + np.array([side * x, 1.0, 0.0])
 
 
-def _join(previous: Float64 | None, number: int) -> Float64:
-    if previous is None:
-        raise AssertionError("a false rib follows a rib with cartilage")
-    return previous[int(round({8: 0.42, 9: 0.35, 10: 0.3}[number] * (len(previous) - 1)))]
-
-
 def _gristle_line(cage: Cage, start: Float64, end: Float64) -> Float64:
     """Run from a rib's end to the sternum or the cartilage above, staying on the cage."""
 
@@ -254,7 +253,7 @@ def paint_ribs(canvas: Canvas, ribs: list[Rib], marrow_hu: float) -> None:
             paint_tube(canvas, rib.cartilage, "costal_cartilages", 105.0)
     for rib in ribs:
         name = f"rib_{'left' if rib.side > 0 else 'right'}_{rib.number}"
-        paint_bone(canvas, rib.bone, name, cortex_mm=1.4, cortex_hu=1050.0, marrow_hu=marrow_hu)
+        paint_bone(canvas, rib.bone, name, cortex_mm=1.2, cortex_hu=1000.0, marrow_hu=marrow_hu)
 
 
 def paint_bone(

@@ -145,6 +145,18 @@ class Canvas:
         return lookup[self.labels if box is None else self.labels[box]]
 
 
+def overlap(box: Box, other: Box) -> Box | None:
+    """Return the voxels that two boxes share, or None."""
+    k, j, i = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True))
+    return None if min(k.stop - k.start, j.stop - j.start, i.stop - i.start) <= 0 else (k, j, i)
+
+
+def within(box: Box, outer: Box) -> Box:
+    """Return the slices that pick ``box`` from an array given on ``outer``."""
+    k, j, i = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, outer, strict=True))
+    return k, j, i
+
+
 def _span(values: Float32, low: float, high: float) -> slice:
     """Return the range of an ascending axis that lies in ``[low, high]``."""
     return slice(int(np.searchsorted(values, low)), int(np.searchsorted(values, high, side="right")))

@@ -11,17 +11,14 @@ from paxray.phantom.shapes import (
     Float64,
     Tube,
     mirrored,
-    paint_ellipsoid,
-    paint_tube,
     smooth_union,
     spline,
-    tube,
     tube_distance,
 )
 
 # Points of the left shoulder, arms raised; reference mm.
-HUMERAL_HEAD = (147.0, -21.0, 102.0)
-HUMERUS_AXIS = (0.47, -0.2, 0.86)
+HUMERAL_HEAD = (145.0, -21.0, 102.0)
+HUMERUS_AXIS = (0.2, -0.3, 0.93)
 GLENOID = (123.0, -16.0, 98.0)
 SUPERIOR_ANGLE = (74.0, 6.0, 118.0)
 INFERIOR_ANGLE = (116.0, 27.0, -24.0)
@@ -43,7 +40,7 @@ def paint_sternum(canvas: Canvas, cage: Cage, marrow_hu: float) -> None:
     # Level, half width, half thickness.
     table = np.array(
         [
-            (90.0, 25.0, 6.5),
+            (92.0, 22.0, 5.0),
             (82.0, 27.0, 6.5),
             (70.0, 19.0, 6.0),
             (60.0, 15.5, 6.0),
@@ -105,7 +102,13 @@ def _paint_scapula(canvas: Canvas, side: int, name: str, marrow_hu: float) -> No
     coracoid = np.array([(119.0, -26.0, 113.0, 7.5), (117.0, -46.0, 118.0, 6.0), (122.0, -60.0, 108.0, 5.0)])
     lateral = np.array([(*INFERIOR_ANGLE, 4.5), (126.0, 8.0, 40.0, 5.0), (124.0, -10.0, 88.0, 7.0)])
     medial = np.array([(*INFERIOR_ANGLE, 3.6), (92.0, 25.0, 50.0, 2.6), (*SUPERIOR_ANGLE, 2.6)])
-    for nodes in (ridge, spline(acromion, 5.0), spline(coracoid, 5.0), spline(lateral, 6.0), spline(medial, 6.0)):
+    for nodes in (
+        ridge,
+        spline(acromion, 5.0),
+        spline(coracoid, 5.0),
+        spline(lateral, 6.0),
+        spline(medial, 6.0),
+    ):
         part = Tube(mirrored(nodes[:, :3], side), nodes[:, 3])
         distance = smooth_union(distance, tube_distance(canvas, part, box, clearance_mm=12.0), 3.0)
     canvas.paint(box, distance, name, bone_hu(distance, 1.3, 880.0, marrow_hu, canvas.edge_mm))
@@ -142,16 +145,3 @@ def shoulder_points() -> dict[str, Float64]:
         "axis": np.asarray(HUMERUS_AXIS) / np.linalg.norm(HUMERUS_AXIS),
         "acromion": np.asarray(ACROMION),
     }
-
-
-__all__ = [
-    "clavicle",
-    "paint_clavicles",
-    "paint_ellipsoid",
-    "paint_humeri",
-    "paint_scapulae",
-    "paint_sternum",
-    "paint_tube",
-    "shoulder_points",
-    "tube",
-]

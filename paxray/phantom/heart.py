@@ -90,7 +90,10 @@ def _outer_heart(canvas: Canvas, media: Mediastinum, box: tuple[slice, slice, sl
     for part in walls[1:]:
         out = smooth_union(out, part, 18.0)
     # The outflow tract carries the right ventricle up to the pulmonary valve; the appendage lies beside it.
-    for center, radii in (((17.0, -116.0, -4.0), (19.0, 19.0, 22.0)), ((36.0, -84.0, 4.0), (15.0, 20.0, 13.0))):
+    for center, radii in (
+        ((17.0, -116.0, -4.0), (19.0, 19.0, 22.0)),
+        ((36.0, -84.0, 4.0), (15.0, 20.0, 13.0)),
+    ):
         x, y, z = media.heart(center)
         part = Ellipsoid((float(x), float(y), float(z)), radii).distance(*at)
         out = smooth_union(out, part, 14.0)
@@ -114,12 +117,16 @@ def _paint_heart(canvas: Canvas, fields: Fields, media: Mediastinum) -> None:
         distance = np.maximum(shape.distance(*canvas.coordinates(box)), np.float32(7.0) - above)
         if name != "heart_ventricle_left":
             # A wall of muscle stays between the left ventricle and its neighbours.
-            left = media.chamber("heart_ventricle_left", 0.9 * _CHAMBERS["heart_ventricle_left"][2] * media.size)
+            left = media.chamber(
+                "heart_ventricle_left", 0.9 * _CHAMBERS["heart_ventricle_left"][2] * media.size
+            )
             distance = np.maximum(distance, -left.distance(*canvas.coordinates(box)))
         canvas.paint(box, distance, name, BLOOD_HU)
 
 
-def _sheathed(canvas: Canvas, points: Float64, radius: ArrayLike, name: str, hu: float, sheath: float) -> None:
+def _sheathed(
+    canvas: Canvas, points: Float64, radius: ArrayLike, name: str, hu: float, sheath: float
+) -> None:
     """Paint a tube inside a sleeve of mediastinal fat."""
     radii = np.asarray(radius, dtype=np.float64)
     paint_tube(canvas, tube(points, radii + sheath), "mediastinal_fat", -85.0)
@@ -162,7 +169,9 @@ def _paint_vessels(canvas: Canvas, media: Mediastinum) -> None:
     vein_right = [(-36, -86, 118), (-30, -94, 98), (-24, -95, 76)]
     _sheathed(canvas, np.array(vein_right), 7.0, "brachiocephalic_vein_right", BLOOD_HU, 1.0)
     inferior = [(-21, -84, -44), (-22, -70, -72), (-22, -60, -100), (-20, -58, -140), (-20, -62, -260)]
-    paint_tube(canvas, tube(media.vessel(inferior), [10.5, 11, 11.5, 11, 10.5]), "inferior_vena_cava", BLOOD_HU)
+    paint_tube(
+        canvas, tube(media.vessel(inferior), [10.5, 11, 11.5, 11, 10.5]), "inferior_vena_cava", BLOOD_HU
+    )
 
     trunk = media.vessel([(16, -118, 4), (20, -106, 24), (26, -88, 36), (34, -70, 38), (44, -54, 36)])
     _sheathed(canvas, trunk, [13.5, 14.0, 13.0, 11.0, 9.0], "pulmonary_artery", BLOOD_HU, 1.5)
@@ -233,6 +242,3 @@ def _paint_airways(canvas: Canvas, media: Mediastinum) -> None:
         paint_tube(canvas, tube(points, media.airway * np.array(radius) + 1.4), name, 40.0)
     for name, points, radius in inner:
         paint_tube(canvas, tube(points, media.airway * np.array(radius)), name, -995.0)
-
-
-__all__ = ["Mediastinum", "Patient", "paint_mediastinum"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.phantom.canvas import Canvas
+from paxray.phantom.canvas import Box, Canvas, overlap
 from paxray.phantom.shapes import Float64, Tube, spline, tube_distance
 
 LOBES = {
@@ -40,8 +40,8 @@ def paint_lung_vessels(canvas: Canvas, seed: int, drop_mm: float) -> None:
         voxels = np.argwhere(where)
         if len(voxels) == 0:
             continue
-        low, high = voxels.min(axis=0), voxels.max(axis=0) + 1
-        box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        (k0, j0, i0), (k1, j1, i1) = voxels.min(axis=0).tolist(), (voxels.max(axis=0) + 1).tolist()
+        box = (slice(k0, k1), slice(j0, j1), slice(i0, i1))
         for kind, leaves in (("artery", 320), ("vein", 210)):
             roots = np.array(_ROOTS[kind])
             roots[:, 0] *= side
@@ -56,20 +56,12 @@ def _world(canvas: Canvas, voxels: NDArray[np.int64]) -> Float64:
     return np.stack([canvas.x[k, 0, i], canvas.y[k, j, 0], canvas.z[k, 0, 0]], axis=1).astype(np.float64)
 
 
-def _paint_branch(
-    canvas: Canvas, branch: Tube, box: tuple[slice, slice, slice], where: NDArray[np.bool_]
-) -> None:
+def _paint_branch(canvas: Canvas, branch: Tube, box: Box, where: NDArray[np.bool_]) -> None:
     part = canvas.box(*branch.bounds, margin_mm=canvas.edge_mm)
-    if part is None:
-        return
-    clipped = tuple(
-        slice(max(p.start, b.start), min(p.stop, b.stop)) for p, b in zip(part, box, strict=True)
-    )
-    if any(s.stop <= s.start for s in clipped):
-        return
-    room: tuple[slice, slice, slice] = clipped  # type: ignore[assignment]
-    distance = tube_distance(canvas, branch, room, clearance_mm=canvas.edge_mm)
-    canvas.paint(room, distance, None, VESSEL_HU, where=where[room])
+    room = None if part is None else overlap(part, box)
+    if room is not None:
+        distance = tube_distance(canvas, branch, room, clearance_mm=canvas.edge_mm)
+        canvas.paint(room, distance, None, VESSEL_HU, where=where[room])
 
 
 def grow(roots: Float64, tips: Float64, rng: np.random.Generator) -> list[Tube]:
@@ -112,7 +104,7 @@ def grow(roots: Float64, tips: Float64, rng: np.random.Generator) -> list[Tube]:
         for step in range(1, steps + 1):
             s = step / steps
             arch = s * (1 - s)
-            nodes.append(at[from_] + straight * s + arch * (sideways + 0.55 * length * heading))
+            nodes.append(at[from_] + straight * s + arch * (sideways + 0.35 * length * heading))
             paths.append(paths[from_] + length * s)
             parent.append(chain[-1])
             chain.append(len(nodes) - 1)

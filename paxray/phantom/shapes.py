@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from paxray.phantom.canvas import Box, Canvas, Float32
+from paxray.phantom.canvas import Box, Canvas, Float32, overlap, within
 
 Float64 = NDArray[np.float64]
 FAR_MM = np.float32(1e3)
@@ -73,10 +73,16 @@ class Ellipsoid:
         """Return the first-order distance at broadcastable coordinates."""
         dx, dy, dz = (q - np.float32(c) for q, c in zip((x, y, z), self.center, strict=True))
         if self.axes is None:
-            parts = [dx / np.float32(self.radii[0]), dy / np.float32(self.radii[1]), dz / np.float32(self.radii[2])]
+            parts = [
+                dx / np.float32(self.radii[0]),
+                dy / np.float32(self.radii[1]),
+                dz / np.float32(self.radii[2]),
+            ]
         else:
             m = self.axes.astype(np.float32)
-            parts = [(m[n, 0] * dx + m[n, 1] * dy + m[n, 2] * dz) / np.float32(self.radii[n]) for n in range(3)]
+            parts = [
+                (m[n, 0] * dx + m[n, 1] * dy + m[n, 2] * dz) / np.float32(self.radii[n]) for n in range(3)
+            ]
         squares = [np.square(part) for part in parts]
         k1 = np.sqrt(squares[0] + squares[1] + squares[2])
         inverse = [np.float32(1.0 / r**2) for r in self.radii]
@@ -138,24 +144,16 @@ def tube_distance(canvas: Canvas, shape: Tube, box: Box, clearance_mm: float | N
 
     Each segment is evaluated only on the voxels within ``clearance_mm`` (two voxels by default) of it.
     """
-    k0, j0, i0 = (s.start for s in box)
     out = np.full(tuple(s.stop - s.start for s in box), FAR_MM, dtype=np.float32)
     near = 2.0 * canvas.edge_mm if clearance_mm is None else clearance_mm
     for n in range(len(shape.points) - 1):
         ends = shape.points[n : n + 2]
-        part = canvas.box(ends.min(axis=0), ends.max(axis=0), float(shape.reach[n : n + 2].max()) + near)
-        if part is None:
-            continue
-        local = tuple(
-            slice(max(p.start, b.start) - o, min(p.stop, b.stop) - o)
-            for p, b, o in zip(part, box, (k0, j0, i0), strict=True)
-        )
-        if any(s.stop <= s.start for s in local):
-            continue
-        kk, jj, ii = (slice(s.start + o, s.stop + o) for s, o in zip(local, (k0, j0, i0), strict=True))
-        value = _segment(canvas.coordinates((kk, jj, ii)), shape, n)
-        view = out[local]
-        np.minimum(view, value, out=view)
+        reach = float(shape.reach[n : n + 2].max())
+        part = canvas.box(ends.min(axis=0), ends.max(axis=0), reach + near)
+        part = None if part is None else overlap(part, box)
+        if part is not None:
+            view = out[within(part, box)]
+            np.minimum(view, _segment(canvas.coordinates(part), shape, n), out=view)
     return out
 
 
@@ -178,10 +176,14 @@ def _segment(at: tuple[Float32, Float32, Float32], shape: Tube, n: int) -> Float
     m = m1 - m0
     un = qx * (m0[0] + t * m[0]) + qy * (m0[1] + t * m[1]) + qz * (m0[2] + t * m[2])
     un2 = un * un
-    ub2 = np.maximum(square - un2, 0.0)
+    # Beyond its ends a flat section closes over its smaller radius, not over its width.
+    ua = (qx * along[0] + qy * along[1] + qz * along[2]) / np.sqrt(length2)
+    ua2 = ua * ua
+    ub2 = np.maximum(square - un2 - ua2, 0.0)
     rn2, rb2 = np.square(radius), np.square(across)
-    k1 = np.sqrt(un2 / rn2 + ub2 / rb2)
-    k2 = np.sqrt(un2 / rn2**2 + ub2 / rb2**2)
+    ra2 = np.minimum(rn2, rb2)
+    k1 = np.sqrt(un2 / rn2 + ub2 / rb2 + ua2 / ra2)
+    k2 = np.sqrt(un2 / rn2**2 + ub2 / rb2**2 + ua2 / ra2**2)
     return k1 * (k1 - 1) / np.maximum(k2, np.float32(1e-6))
 
 

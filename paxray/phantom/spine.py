@@ -164,7 +164,10 @@ def _paint_disc(canvas: Canvas, level: Level) -> None:
 
 
 def _capsule(
-    at: tuple[Float32, Float32, Float32], a: tuple[float, float, float], b: tuple[float, float, float], r: float
+    at: tuple[Float32, Float32, Float32],
+    a: tuple[float, float, float],
+    b: tuple[float, float, float],
+    r: float,
 ) -> Float32:
     along = np.subtract(b, a).astype(np.float32)
     d = [q - np.float32(p) for q, p in zip(at, a, strict=True)]
@@ -173,10 +176,9 @@ def _capsule(
 
 
 def _paint_vertebra(canvas: Canvas, level: Level, marrow_hu: float) -> None:
-    center = np.asarray(level.center)
-    box = canvas.box(
-        center + [-level.span - 8, -level.depth / 2 - 6, -46.0], center + [level.span + 8, 62.0, 26.0]
-    )
+    _, y, z = level.center
+    wide = level.span + 8.0
+    box = canvas.box((-wide, y - level.depth / 2 - 6.0, z - 46.0), (wide, y + 62.0, z + 26.0))
     if box is None:
         return
     u, v, w = _local(canvas, level, box)
@@ -191,7 +193,8 @@ def _paint_vertebra(canvas: Canvas, level: Level, marrow_hu: float) -> None:
     sink = np.clip((v - np.float32(cc - 6)) / 16, 0.0, 1.0)
     ring = np.maximum(
         np.abs(canal - 2.8) - np.float32(2.8),
-        np.abs(w - (np.float32(0.12 * h) - sink * np.float32(0.28 * h))) - (np.float32(0.24 * h) + 3.5 * sink),
+        np.abs(w - (np.float32(0.12 * h) - sink * np.float32(0.28 * h)))
+        - (np.float32(0.24 * h) + 3.5 * sink),
     )
     lumbar = level.name.startswith("L")
     tip_v = cc + (42.0 if lumbar else 34.0 - 6.0 * level.steepness)

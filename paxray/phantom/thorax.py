@@ -16,7 +16,7 @@ from paxray.phantom.cage import Cage, make_ribs, paint_ribs
 from paxray.phantom.canvas import BodyFrame, Canvas, Float32
 from paxray.phantom.girdle import paint_clavicles, paint_humeri, paint_scapulae, paint_sternum
 from paxray.phantom.heart import Mediastinum, paint_mediastinum
-from paxray.phantom.lungs import LOBES, paint_lung_vessels
+from paxray.phantom.lungs import paint_lung_vessels
 from paxray.phantom.patient import Patient
 from paxray.phantom.spine import Spine, paint_spine
 from paxray.phantom.torso import Torso, body_extent_mm, paint_torso
@@ -24,8 +24,22 @@ from paxray.phantom.torso import Torso, body_extent_mm, paint_torso
 DEFAULT_SPACING_MM = (1.5, 1.5, 2.0)
 NOISE_HU = 12.0
 BLUR_VOXELS = 0.42  # standard deviation of the scanner's point spread, on top of the voxel's own width
-TOP_MM, BOTTOM_MM = 176.0, -208.0  # scan range in the reference body: lung apices + 3 cm .. L2
+TOP_MM, BOTTOM_MM = 170.0, -208.0  # scan range in the reference body: lung apices + 3 cm .. L2
 TABLE_GAP_MM = 3.0
+# What is several pieces by nature, or where the scan ends.
+IN_PIECES = frozenset(
+    {
+        "subcutaneous_fat",
+        "skeletal_muscle",
+        "mediastinal_fat",
+        "torso_fat",
+        "costal_cartilages",
+        "intervertebral_discs",
+        "pulmonary_vein",
+        "colon",
+        "thyroid_gland",
+    }
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +117,6 @@ def make_phantom(
     paint_abdomen(canvas, fields, spine, torso.diaphragm, who.seed)
     paint_mediastinum(canvas, fields, media)
     del fields
-    _fill_pockets(canvas)
     marrow_hu = 265.0 - 1.9 * (who.age_years - 25.0)
     paint_spine(canvas, spine, marrow_hu)
     paint_scapulae(canvas, marrow_hu)
@@ -111,6 +124,7 @@ def make_phantom(
     paint_ribs(canvas, make_ribs(who, cage, spine), marrow_hu)
     paint_sternum(canvas, cage, marrow_hu)
     paint_clavicles(canvas, marrow_hu)
+    _clear_crumbs(canvas)
 
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = [axis[0] for axis in axes]
@@ -123,7 +137,7 @@ def _axes(
     """Return the voxel centres along x, y, z that hold body and table, and the back's y; world mm."""
     span = np.array([BOTTOM_MM, TOP_MM])
     wide, front, back = body_extent_mm(torso, span)
-    levels = np.linspace(*span, 40)
+    levels = np.linspace(BOTTOM_MM, TOP_MM, 40, dtype=np.float64)
     bow_x, bow_y = frame.bow(levels)
     sx, sy, sz = frame.scale_xyz
     half = (wide + float(np.abs(bow_x).max())) * sx + 16.0
@@ -133,7 +147,7 @@ def _axes(
     out = []
     for (low, high), step in zip(ends, spacing_mm, strict=True):
         count = int(np.ceil((high - low) / step)) + 1
-        out.append(low + step * np.arange(count))
+        out.append(low + step * np.arange(count, dtype=np.float64))
     return (out[0], out[1], out[2]), y_back
 
 
@@ -148,8 +162,6 @@ def _texture(
     coarse = [int(np.ceil(n / f)) + 1 for n, f in zip(shape, factors, strict=True)]
     noise = gaussian_filter(rng.standard_normal(coarse, dtype=np.float32), 0.7, mode="nearest")
     noise /= noise.std()
-    fine = [(n - 1) / (c - 1) for n, c in zip(shape, coarse, strict=True)]
-    del fine
     out = zoom(noise, [n / c for n, c in zip(shape, coarse, strict=True)], order=1, mode="nearest")
     return np.ascontiguousarray(out, dtype=np.float32)
 
@@ -169,21 +181,46 @@ def _paint_table(
     canvas.hu[:] = np.where(depth > -4.0, hu, -1000.0).astype(np.float32)
 
 
-def _fill_pockets(canvas: Canvas) -> None:
-    """Give to fat the crumbs that heart and vessels cut off a lobe: every lobe is one piece."""
+def _clear_crumbs(canvas: Canvas) -> None:
+    """Give to the tissue around them the few voxels that later paint has cut off a structure.
+
+    A piece that is no crumb (2 % of its structure or more) stays: that would be an error of the shapes.
+    """
     from scipy.ndimage import find_objects, label
 
-    lobes = sorted(name for names in LOBES.values() for name in names)
-    for name in [*lobes, "heart_myocardium"]:
-        inside = canvas.labels == canvas.ids[name]
-        box = find_objects(inside.view(np.uint8))[0]
-        pieces, count = label(inside[box])
-        if count > 1:
-            sizes = np.bincount(pieces.ravel())
-            sizes[0] = 0
-            crumbs = (pieces > 0) & (pieces != int(sizes.argmax()))
-            canvas.name(box, crumbs, "mediastinal_fat")
-            canvas.hu[box][crumbs] = -85.0
+    boxes = find_objects(canvas.labels)
+    for name, number in canvas.ids.items():
+        box = boxes[number - 1] if number <= len(boxes) else None
+        if box is None or name in IN_PIECES:
+            continue
+        pieces, count = label(canvas.labels[box] == number)
+        if count == 1:
+            continue
+        sizes = np.bincount(pieces.ravel())
+        small = sizes < 0.02 * sizes[1:].sum()
+        small[0] = False
+        around, hu = _surroundings(name)
+        crumbs = small[pieces]
+        canvas.name(box, crumbs, around)
+        canvas.hu[box][crumbs] = hu
+
+
+def _surroundings(name: str) -> tuple[str, float]:
+    if name.startswith(
+        ("lung", "heart", "aorta", "pulmonary", "esophagus", "trachea", "bronchus", "superior")
+    ):
+        return "mediastinal_fat", -85.0
+    if name in (
+        "liver",
+        "spleen",
+        "stomach",
+        "small_bowel",
+        "kidney_left",
+        "kidney_right",
+        "inferior_vena_cava",
+    ):
+        return "torso_fat", -92.0
+    return "skeletal_muscle", 50.0
 
 
 def _scan(hu: Float32, rng: np.random.Generator) -> NDArray[np.int16]:

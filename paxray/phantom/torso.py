@@ -36,9 +36,7 @@ class Diaphragm:
         right = -64.0 - 44.0 * breath + 8.0 * (patient.habitus - 0.35)
         rng = np.random.default_rng([patient.seed, 23])
         step = float(np.clip(rng.normal(13.0, 3.5), 5.0, 22.0))
-        return cls(
-            right, right - step, 50.0 - 30.0 * breath, 76.0 - 24.0 * breath, 26.0 - 10.0 * breath
-        )
+        return cls(right, right - step, 50.0 - 30.0 * breath, 76.0 - 24.0 * breath, 26.0 - 10.0 * breath)
 
     def level(self, x: Float32, y: Float32, wall: Float32, section: Section) -> Float32:
         """Return the height of the diaphragm over a slice.
@@ -107,7 +105,7 @@ class Torso:
         out = cage - coat
         back = ellipse(ax - 31.0, y - np.float32(spine_y + 40.0), 33.0, 24.0 * (0.8 + 0.2 * m))
         out = smooth_union(out, back, 26.0)
-        if z > -140:
+        if z > -190:
             out = smooth_union(out, self._girdle(ax, y, z), 24.0)
         if z > 50:
             neck = ellipse(ax, y + np.float32(48.0), 45.0 + 8.0 * m, 44.0 + 0.2 * max(0.0, 150.0 - z))
@@ -119,14 +117,15 @@ class Torso:
         m = self.muscle
         head, axis = self._shoulder["head"], self._shoulder["axis"]
         at = (ax, y, np.float32(z))
-        arm = _capsule(at, head + 2 * axis, head + 130 * axis, 43.0 * (0.8 + 0.2 * m), 36.0 * (0.8 + 0.2 * m))
+        arm = _capsule(at, head + 2 * axis, head + 130 * axis, 40.0 * (0.8 + 0.2 * m), 33.0 * (0.8 + 0.2 * m))
         pectoral = _capsule(at, (58.0, -128.0, 38.0), (128.0, -58.0, 98.0), 17.0 * m, 24.0 * m)
         latissimus = _capsule(at, (124.0, -8.0, -50.0), (136.0, -8.0, 88.0), 14.0 * m, 30.0 * m)
         scapular = _capsule(at, (104.0, 18.0, -6.0), (100.0, 2.0, 104.0), 27.0 * m, 34.0 * m)
+        dorsal = _capsule(at, (104.0, 16.0, -6.0), (84.0, 0.0, -150.0), 25.0 * m, 10.0 * m)
         trapezius = _capsule(at, (18.0, -12.0, 178.0), (128.0, -6.0, 124.0), 30.0 * m, 24.0 * m)
         collar = _capsule(at, (20.0, -112.0, 84.0), (122.0, -50.0, 106.0), 19.0, 27.0)
         out = arm
-        for part in (pectoral, latissimus, scapular, trapezius, collar):
+        for part in (pectoral, latissimus, scapular, dorsal, trapezius, collar):
             out = smooth_union(out, part, 36.0)
         return out
 
@@ -158,17 +157,18 @@ class Torso:
         k = np.sqrt(dx * dx + dy * dy + np.float32((dz / rz) ** 2))
         return (k - 1) * np.float32(0.5 * (r + depth) * 0.9)
 
-    def lung(
-        self, x: Float32, y: Float32, z: float, cavity: Float32, above: Float32
-    ) -> Float32:
+    def lung(self, x: Float32, y: Float32, z: float, cavity: Float32, above: Float32) -> Float32:
         """Return the distance to the lungs' surface before heart and vessels are laid over them."""
         spine_y = self.spine.y(z)
         ax = np.abs(x)
-        column = ellipse(ax, y - np.float32(spine_y + 14.0), 21.0, 33.0)
+        # Paraspinal lines wave with the vertebrae; behind the heart the right lung comes nearer the midline.
+        wave = float(np.sin(z / 11.0))
+        column = ellipse(ax, y - np.float32(spine_y + 14.0), 20.0 + 0.8 * wave, 33.0)
+        recess = np.float32(4.0 * np.exp(-(((z + 35.0) / 40.0) ** 2))) * (x < 0)
         # The mediastinum is thin behind the breastbone, wide at the great vessels, wide again at the inlet.
         depth = np.clip((np.float32(spine_y - 12.0) - y) / np.float32(85.0), 0.0, 1.0)
         inlet = float(np.clip((z - 60.0) / 70.0, 0.0, 1.0))
-        half = np.float32(17.0) * (1 - depth * (1 - 0.6 * inlet) * 0.68) + np.float32(3.0 * inlet)
+        half = (np.float32(17.0) - recess) * (1 - depth * (1 - 0.6 * inlet) * 0.68) + np.float32(3.0 * inlet)
         mid = np.where(y < spine_y + 10.0, ax - half, np.float32(50.0))
         column = smooth_union(column, mid.astype(np.float32), 12.0)
         return np.maximum(np.maximum(cavity, -above * np.float32(0.78)), -column)
@@ -182,9 +182,9 @@ def _capsule(
     d = [q - p for q, p in zip(at, start, strict=True)]
     t = np.clip((d[0] * along[0] + d[1] * along[1] + d[2] * along[2]) / (along @ along), 0.0, 1.0)
     rest = [p - t * step for p, step in zip(d, along, strict=True)]
-    return np.sqrt(rest[0] ** 2 + rest[1] ** 2 + rest[2] ** 2) - (radius_a + t * (radius_b - radius_a)).astype(
-        np.float32
-    )
+    return np.sqrt(rest[0] ** 2 + rest[1] ** 2 + rest[2] ** 2) - (
+        radius_a + t * (radius_b - radius_a)
+    ).astype(np.float32)
 
 
 def paint_torso(canvas: Canvas, torso: Torso, texture: Float32) -> Fields:
@@ -214,9 +214,13 @@ def paint_torso(canvas: Canvas, torso: Torso, texture: Float32) -> Fields:
         rind = np.maximum(skin, -(skin + np.float32(SKIN_MM)))
         canvas.paint(box, rind[None], None, 25.0)
         if torso.patient.sex == "F" and BREAST_MM[0] < z < BREAST_MM[1]:
-            _paint_breasts(canvas, torso, box, (x, y, z), np.maximum(skin + np.float32(SKIN_MM), -muscle), grain)
+            _paint_breasts(
+                canvas, torso, box, (x, y, z), np.maximum(skin + np.float32(SKIN_MM), -muscle), grain
+            )
         # Fat planes between the layers of muscle.
-        plane = np.clip(1.3 - np.abs(np.abs(cage - np.float32(20.0)) - np.float32(7.0) + 2.5 * grain), 0.0, 1.0)
+        plane = np.clip(
+            1.3 - np.abs(np.abs(cage - np.float32(20.0)) - np.float32(7.0) + 2.5 * grain), 0.0, 1.0
+        )
         canvas.paint(box, muscle[None], "skeletal_muscle", (50.0 + 9.0 * grain - 95.0 * plane)[None])
         _paint_cavity(canvas, torso, box, (x, y, z), inner, above, grain)
     return Fields(cavity, diaphragm)
@@ -275,7 +279,9 @@ def oblique_level(x: Float32, y: Float32) -> Float32:
     """Return the height of the oblique fissures: from T4 behind to the front of the diaphragm."""
     left = np.where(x > 0, np.float32(7.0), np.float32(0.0))
     ahead = np.float32(20.0) - y
-    wave = np.float32(3.0) * np.sin(x / np.float32(19.0) + left) + np.float32(2.5) * np.sin(y / np.float32(23.0))
+    wave = np.float32(3.0) * np.sin(x / np.float32(19.0) + left) + np.float32(2.5) * np.sin(
+        y / np.float32(23.0)
+    )
     return np.float32(60.0) + left + wave - np.float32(0.66) * ahead - np.float32(0.0009) * np.square(ahead)
 
 
@@ -302,7 +308,9 @@ def lobes(x: Float32, y: Float32, z: float) -> list[tuple[str, NDArray[np.bool_]
 def fissures(x: Float32, y: Float32, z: float) -> Float32:
     """Return the distance to the fissures: sheets of two layers of pleura."""
     oblique = (np.float32(z) - oblique_level(x, y)) * np.float32(0.8)
-    level = np.where((x < 0) & (oblique > 0), np.abs(np.float32(z) - horizontal_level(x, y)), np.float32(99.0))
+    level = np.where(
+        (x < 0) & (oblique > 0), np.abs(np.float32(z) - horizontal_level(x, y)), np.float32(99.0)
+    )
     return np.minimum(np.abs(oblique), level) - np.float32(0.45)
 
 

