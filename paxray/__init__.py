@@ -23,8 +23,18 @@ from typing import TYPE_CHECKING, Any
 from paxray._version import __version__
 
 if TYPE_CHECKING:
-    from paxray.api import attenuate, build, derive, place, project, read_ct, read_masks, render, segment
-    from paxray.dataset.reader import load
+    from paxray.api import (
+        attenuate,
+        build,
+        derive,
+        load,
+        place,
+        project,
+        read_ct,
+        read_masks,
+        render,
+        segment,
+    )
 
 __all__ = [
     "__version__",
@@ -43,10 +53,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a verb when it is first used: `import paxray` itself costs next to nothing."""
-    if name == "load":
-        from paxray.dataset.reader import load
-
-        return load
     if name in __all__:
         from paxray import api
 

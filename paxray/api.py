@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.unions import derive as _derive
+from paxray.dataset.reader import load
 from paxray.errors import ConfigError
-from paxray.io.cases import MaskSource
 from paxray.io.ct import read_ct as _read_ct
 from paxray.io.volume import Volume
 from paxray.physics.attenuation import attenuate as _attenuate
@@ -24,27 +24,31 @@ from paxray.projection.project import Projection, project
 from paxray.projection.view import View
 from paxray.radiography.display import Display, render_display
 from paxray.segmentation.body import BODY, body_extent, body_faces, with_body
-from paxray.segmentation.files import BY_NAME
+from paxray.segmentation.files import parse_source
 from paxray.segmentation.files import read_masks as _read_masks
 
 if TYPE_CHECKING:
+    from paxray.buildlog import Event
     from paxray.config import Pipeline
-    from paxray.run import BuildPlan, BuildResult, Event
+    from paxray.run import BuildPlan, BuildResult
 
-__all__ = ["attenuate", "build", "derive", "place", "project", "read_ct", "read_masks", "render", "segment"]
+__all__ = [
+    "attenuate",
+    "build",
+    "derive",
+    "load",
+    "place",
+    "project",
+    "read_ct",
+    "read_masks",
+    "render",
+    "segment",
+]
 
 
 def read_ct(path: Path | str) -> Volume:
     """Read a CT: NIfTI, NRRD, MHA, or a folder with one DICOM series. HU, LPS mm."""
     return _read_ct(Path(path))
-
-
-def parse_source(text: str | Path) -> MaskSource:
-    """``PATH=VOCABULARY``, or the path of a folder whose files are named by their classes."""
-    path, equals, vocabulary = str(text).rpartition("=")
-    if not equals:
-        path, vocabulary = str(text), BY_NAME if Path(text).is_dir() else ""
-    return MaskSource(Path(path), vocabulary, path)
 
 
 def read_masks(

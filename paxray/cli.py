@@ -7,6 +7,7 @@ import json
 import secrets
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from paxray.anatomy.catalog import Catalog
-    from paxray.run import BuildPlan, BuildResult, Event
+    from paxray.buildlog import Event
+    from paxray.run import BuildPlan, BuildResult
 
 app = typer.Typer(
     help="Annotated X-ray data sets made from CT. A research tool, not for clinical use.",
@@ -39,16 +41,35 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 export_app = typer.Typer(help="Write a data set in another format.", no_args_is_help=True)
-classes_app = typer.Typer(help="The anatomy classes: which there are and how they nest.", no_args_is_help=True)
+classes_app = typer.Typer(
+    help="The anatomy classes: which there are and how they nest.", no_args_is_help=True
+)
 app.add_typer(export_app, name="export")
 app.add_typer(classes_app, name="classes")
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+
+class DeviceName(StrEnum):
+    """Where to project."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class BeamName(StrEnum):
+    """Kinds of beam."""
+
+    CONE = "cone"
+    PARALLEL = "parallel"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 ClassesFile = Annotated[
-    Path | None, typer.Option("--classes", metavar="FILE.yaml", help="Classes of your own, added to the catalog.")
+    Path | None,
+    typer.Option("--classes", metavar="FILE.yaml", help="Classes of your own, added to the catalog."),
 ]
 
 
@@ -100,7 +121,10 @@ def scan(
         str, typer.Option(help="What the values of multilabel files mean.")
     ] = "totalsegmentator_v2",
     key: Annotated[
-        str, typer.Option(help="Key of the hash that replaces DICOM patient ids. Default: one kept beside the table.")
+        str,
+        typer.Option(
+            help="Key of the hash that replaces DICOM patient ids. Default: one kept beside the table."
+        ),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing table.")] = False,
     as_json: Json = False,
@@ -114,7 +138,9 @@ def scan(
     from paxray.io.scan import scan as scan_folder
 
     if table.exists() and not force:
-        raise ConfigError("the table exists already", where=str(table), do="--force to overwrite it, or another -o")
+        raise ConfigError(
+            "the table exists already", where=str(table), do="--force to overwrite it, or another -o"
+        )
     catalog = load_catalog()
     known = [*catalog, *(word for item in catalog.values() for word in item.synonyms)]
     key_file = table.with_suffix(".key")
@@ -132,11 +158,21 @@ def scan(
         )
     if as_json:
         rows = [{"case_id": c.case_id, "patient_id": c.patient_id, "ct": c.ct_where} for c in found.cases]
-        print(json.dumps({"table": str(table), "cases": rows, "notes": [[n.where, n.code, n.message] for n in found.notes]}))
+        print(
+            json.dumps(
+                {
+                    "table": str(table),
+                    "cases": rows,
+                    "notes": [[n.where, n.code, n.message] for n in found.notes],
+                }
+            )
+        )
         return
     patients = len({case.patient_id for case in found.cases})
     masked = sum(bool(case.masks) for case in found.cases)
-    out.print(f"{len(found.cases)} CTs of {patients} patients, {masked} with masks: [bold]{escape(str(table))}[/]")
+    out.print(
+        f"{len(found.cases)} CTs of {patients} patients, {masked} with masks: [bold]{escape(str(table))}[/]"
+    )
     for note in found.notes:
         out.print(f"  [yellow]note[/] {escape(f'{note.where}: {note.message}')}", soft_wrap=True)
     if not found.cases:
@@ -173,16 +209,24 @@ def build(
     cases: Annotated[Path, typer.Option("--cases", metavar="CASES.csv", help="The case table.")],
     dataset: Annotated[Path, typer.Option("--out", metavar="DATASET", help="The data set's folder.")],
     workers: Annotated[int, typer.Option(min=0, help="Dask worker processes; 0 runs in this process.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        DeviceName, typer.Option(help="Where to project; auto takes CUDA where there is one.")
+    ] = DeviceName.AUTO,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a setting of the pipeline.")
     ] = None,
     classes: ClassesFile = None,
-    update: Annotated[bool, typer.Option("--update", help="Redo what a changed pipeline or input touches.")] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Redo what a changed pipeline or input touches.")
+    ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cases again.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases of the table.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="A line per case, with seconds per stage.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="A line per case, with seconds per stage.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Build a data set, or complete one.
@@ -202,7 +246,7 @@ def build(
     rows = read_case_table(cases)[:limit]
     if dry_run:
         todo = plan_build(
-            chosen, rows, dataset, table=cases, device=device, workers=workers,
+            chosen, rows, dataset, table=cases, device=device.value, workers=workers,
             update=update, retry_failed=retry_failed, write=False,
         )  # fmt: skip
         _print_plan(todo, dataset, as_json)
@@ -221,13 +265,15 @@ def build(
             progress.update(task, advance=1, description=f"built {event.name}")
             if event.status == "failed":
                 first = event.message.splitlines()[0] if event.message else ""
-                progress.console.print(f"[red]failed[/] {escape(event.name)}: {escape(first)}", soft_wrap=True)
+                progress.console.print(
+                    f"[red]failed[/] {escape(event.name)}: {escape(first)}", soft_wrap=True
+                )
             elif verbose and not as_json:
                 spent = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in event.seconds.items())
                 progress.console.print(f"{escape(event.name)}: {spent}; peak {event.memory_mib:.0f} MiB")
 
         result = run_build(
-            chosen, rows, dataset, table=cases, workers=workers, device=device, update=update,
+            chosen, rows, dataset, table=cases, workers=workers, device=device.value, update=update,
             retry_failed=retry_failed, on_plan=planned, on_event=happened,
         )  # fmt: skip
     _print_result(result, as_json)
@@ -241,8 +287,9 @@ def _plan_line(todo: BuildPlan) -> str:
 
 
 def _print_plan(todo: BuildPlan, dataset: Path, as_json: bool) -> None:
-    shards = [
-        {"shard": job.shard, "cases": [case.case_id for case in job.todo], "keeps": len(job.keep)} for job in todo.jobs
+    shards: list[dict[str, Any]] = [
+        {"shard": job.shard, "cases": [case.case_id for case in job.todo], "keeps": len(job.keep)}
+        for job in todo.jobs
     ]
     if as_json:
         counts = {"cases": todo.cases, "samples": todo.cases * todo.views, "standing": todo.standing}
@@ -281,7 +328,9 @@ def _print_result(result: BuildResult, as_json: bool) -> None:
     if result.failed:
         out.print(f"[red]{len(result.failed)} cases failed[/] (cases.parquet; --retry-failed tries again):")
         for record in result.failed:
-            out.print(f"  {escape(record.case_id)} \\[{record.code}] {escape(record.message)}", soft_wrap=True)
+            out.print(
+                f"  {escape(record.case_id)} \\[{record.code}] {escape(record.message)}", soft_wrap=True
+            )
 
 
 # --- one case, one look --------------------------------------------------------------------------------
@@ -290,22 +339,33 @@ def _print_result(result: BuildResult, as_json: bool) -> None:
 @app.command()
 @guarded
 def project(
-    ct: Annotated[Path, typer.Argument(metavar="CT", help="NIfTI, NRRD, MHA, or a folder with a DICOM series.")],
+    ct: Annotated[
+        Path, typer.Argument(metavar="CT", help="NIfTI, NRRD, MHA, or a folder with a DICOM series.")
+    ],
     labels: Annotated[
         list[str] | None,
-        typer.Option("--labels", metavar="MASKS[=VOCABULARY]", help="A label map, or a folder of one file per class."),
+        typer.Option(
+            "--labels", metavar="MASKS[=VOCABULARY]", help="A label map, or a folder of one file per class."
+        ),
     ] = None,
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write.")] = Path("projection"),
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write.")] = Path(
+        "projection"
+    ),
     views: Annotated[list[str] | None, typer.Option("--view", help="pa, ap, lateral_left, rao, ...")] = None,
-    vocabulary: Annotated[str, typer.Option(help="What the values of a label map mean.")] = "totalsegmentator_v2",
+    vocabulary: Annotated[
+        str, typer.Option(help="What the values of a label map mean.")
+    ] = "totalsegmentator_v2",
     names: Annotated[
-        list[str] | None, typer.Option("--label", metavar="VALUE=CLASS", help="A further label of the vocabulary.")
+        list[str] | None,
+        typer.Option("--label", metavar="VALUE=CLASS", help="A further label of the vocabulary."),
     ] = None,
     classes: ClassesFile = None,
-    beam: Annotated[str, typer.Option(help="cone or parallel.")] = "cone",
+    beam: Annotated[BeamName, typer.Option(help="Rays from a focal spot, or parallel.")] = BeamName.CONE,
     sdd_mm: Annotated[float, typer.Option("--sdd-mm", help="Source-to-detector distance.")] = 1800.0,
     size: Annotated[int, typer.Option(min=8, max=16384, help="Detector rows and columns.")] = 512,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        DeviceName, typer.Option(help="Where to project; auto takes CUDA where there is one.")
+    ] = DeviceName.AUTO,
     as_json: Json = False,
 ) -> None:
     """Project one case: image, signal, a mask per class, and an overlay to look at."""
@@ -315,7 +375,9 @@ def project(
     for entry in names or []:
         value, equals, name = entry.partition("=")
         if not equals or not value.isdigit():
-            raise ConfigError("--label needs VALUE=CLASS", found=entry, do="e.g. --label 118=costal_cartilages")
+            raise ConfigError(
+                "--label needs VALUE=CLASS", found=entry, do="e.g. --label 118=costal_cartilages"
+            )
         numbers[int(value)] = name
     result = look(
         ct,
@@ -325,10 +387,10 @@ def project(
         vocabulary=vocabulary,
         further_labels=numbers,
         catalog_file=classes,
-        beam=beam,
+        beam=beam.value,
         sdd_mm=sdd_mm,
         size=size,
-        device=device,
+        device=device.value,
     )
     if as_json:
         print(json.dumps(result))
@@ -388,7 +450,9 @@ def export_coco(
 @guarded
 def verify(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET")],
-    deep: Annotated[bool, typer.Option("--deep", help="Also decode every image and mask, and check the facts.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also decode every image and mask, and check the facts.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check that a data set is what was written. Exit code 5 where it is not."""
@@ -402,9 +466,13 @@ def verify(
         print(json.dumps({"findings": findings, "files": result.files, "unfinished": result.unfinished}))
     else:
         for finding in result.findings:
-            out.print(f"[red]damage[/] [bold]{escape(finding.file)}[/] {escape(finding.what)}", soft_wrap=True)
+            out.print(
+                f"[red]damage[/] [bold]{escape(finding.file)}[/] {escape(finding.what)}", soft_wrap=True
+            )
         if result.unfinished:
-            out.print("[yellow]unfinished[/] a build was interrupted: the same build command goes on from there")
+            out.print(
+                "[yellow]unfinished[/] a build was interrupted: the same build command goes on from there"
+            )
         if not result.findings:
             out.print(f"sound: {result.files} files, {result.samples} samples")
         else:
@@ -427,7 +495,9 @@ def report(
     data = load(dataset)
     with _progress() as progress:
         task = progress.add_task("report", total=min(samples, len(data)))
-        page = write_report(data, folder, samples=samples, on_sample=lambda _: progress.update(task, advance=1))
+        page = write_report(
+            data, folder, samples=samples, on_sample=lambda _: progress.update(task, advance=1)
+        )
     out.print(f"open [bold]{escape(str(page))}[/]", soft_wrap=True)
 
 
@@ -438,6 +508,11 @@ def _catalog(classes: Path | None) -> Catalog:
     from paxray.anatomy.catalog import load_catalog
 
     return load_catalog(classes)
+
+
+def _swatch(colour: tuple[int, int, int]) -> str:
+    red, green, blue = colour
+    return f"[#{red:02x}{green:02x}{blue:02x}]■[/]"
 
 
 def _class_facts(catalog: Catalog, name: str) -> dict[str, Any]:
@@ -476,7 +551,7 @@ def classes_list(
         table.add_column(column)
     for name in names:
         item = catalog[name]
-        swatch = "[#{:02x}{:02x}{:02x}]■[/]".format(*item.colour)
+        swatch = _swatch(item.colour)
         parts = f"{len(item.parts)}" if item.parts else ""
         table.add_row(f"{swatch} {name}", item.group, parts, item.snomed_ct)
     out.print(table)
@@ -505,7 +580,8 @@ def classes_show(
 @classes_app.command("tree")
 @guarded
 def classes_tree(
-    name: Annotated[str, typer.Argument(help="Start here; all roots by default.")] = "", classes: ClassesFile = None
+    name: Annotated[str, typer.Argument(help="Start here; all roots by default.")] = "",
+    classes: ClassesFile = None,
 ) -> None:
     """Draw how classes nest."""
     from rich.tree import Tree
@@ -513,7 +589,7 @@ def classes_tree(
     catalog = _catalog(classes)
 
     def grow(tree: Tree, at: str) -> None:
-        branch = tree.add("[#{:02x}{:02x}{:02x}]■[/] {}".format(*catalog[at].colour, at))
+        branch = tree.add(f"{_swatch(catalog[at].colour)} {at}")
         for part in catalog[at].parts:
             grow(branch, part)
 
@@ -541,7 +617,14 @@ def classes_check(classes: ClassesFile = None) -> None:
 
 def _progress(quiet: bool = False) -> Progress:
     """A progress bar on a terminal; nothing but printed lines elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}"),

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from paxray.errors import ConfigError, suggest
 from paxray.projection.pose import NAMED_AZIMUTH_DEG, Pose, Setup
@@ -218,7 +226,9 @@ def _explain(error: ValidationError, where: str) -> ConfigError:
     """The first complaint in the words of this package, the others counted."""
     complaints = error.errors()
     first = complaints[0]
-    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal[", "list[")))
+    key = ".".join(
+        str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal[", "list["))
+    )
     more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
     if first["type"] == "extra_forbidden":
         known = list(_keys_beside(first["loc"]))
@@ -232,7 +242,9 @@ def _explain(error: ValidationError, where: str) -> ConfigError:
         return ConfigError(f"key '{key}' is missing{more}", where=where, do=f"add '{key}:'")
     found = json.dumps(first.get("input"), default=str)
     return ConfigError(
-        f"{key or 'pipeline'}: {first['msg'].removeprefix('Value error, ')}{more}", where=where, found=found[:200]
+        f"{key or 'pipeline'}: {first['msg'].removeprefix('Value error, ')}{more}",
+        where=where,
+        found=found[:200],
     )
 
 

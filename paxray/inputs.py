@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from paxray.dataset.files import write_json
 from paxray.errors import CaseError
+from paxray.files import write_json
 from paxray.io.cases import Case
 from paxray.io.identity import content_hash
 
@@ -66,6 +66,6 @@ def _stamp(path: Path) -> str | None:
     else:
         return None
     stats = [(p.name, p.stat()) for p in files]
-    from paxray.dataset.files import digest
+    from paxray.files import digest
 
     return digest([[name, s.st_size, s.st_mtime_ns] for name, s in stats])

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-
 from paxray.anatomy.catalog import Catalog
 from paxray.config import parse_pipeline
-from paxray.dataset.files import write_atomic, write_json
-from paxray.io.cases import Case, MaskSource
-from paxray.produce import Clock, Shot, Subject, catalog_of, label_rows, peak_memory_mib, png_bytes, prepare, shoot, views_of
+from paxray.files import write_bytes, write_json
+from paxray.io.cases import BY_NAME, Case, MaskSource
+from paxray.produce import (
+    Clock,
+    Shot,
+    Subject,
+    catalog_of,
+    label_rows,
+    peak_memory_mib,
+    png_bytes,
+    prepare,
+    shoot,
+    views_of,
+)
 from paxray.projection.project import Device
 from paxray.radiography.overlay import draw_overlay
 from paxray.radiography.signal import encode_signal
 from paxray.segmentation.body import BODY
-from paxray.segmentation.files import BY_NAME
+from paxray.segmentation.files import parse_source
 
 
 def look(
@@ -87,12 +97,12 @@ def look(
 
 
 def _source(text: str, vocabulary: str, further: Mapping[int, str]) -> MaskSource:
-    path, equals, named = text.rpartition("=")
-    if not equals:
-        path, named = text, BY_NAME if Path(text).is_dir() else vocabulary
-    if named != BY_NAME:
-        named += "".join(f"+{value}:{name}" for value, name in further.items())
-    return MaskSource(Path(path), named, path)
+    source = parse_source(text, vocabulary)
+    if source.vocabulary == BY_NAME:
+        return source
+    return replace(
+        source, vocabulary=source.vocabulary + "".join(f"+{value}:{name}" for value, name in further.items())
+    )
 
 
 def _write(
@@ -121,9 +131,9 @@ def _write(
     overlay = draw_overlay(
         shot.image, [(projection.mask(of), catalog[of].colour) for of in overlay_classes(seen, catalog)]
     )
-    _save_png(folder / f"{name}.png", png_bytes(shot.image))
-    _save_png(folder / f"{name}_signal.png", png_bytes(signal.values))
-    _save_png(folder / f"{name}_overlay.png", png_bytes(overlay))
+    write_bytes(folder / f"{name}.png", png_bytes(shot.image))
+    write_bytes(folder / f"{name}_signal.png", png_bytes(signal.values))
+    write_bytes(folder / f"{name}_overlay.png", png_bytes(overlay))
     write_json(
         folder / f"{name}.json",
         {
@@ -148,9 +158,3 @@ def overlay_classes(seen: Sequence[str], catalog: Catalog) -> list[str]:
     """The finest classes seen, without what covers everything: skin-deep layers and the body."""
     fine = [name for name in seen if not any(part in seen for part in catalog[name].parts)]
     return [name for name in fine if catalog[name].group not in ("body", "muscle")]
-
-
-def _save_png(path: Path, content: bytes) -> None:
-    write_atomic(path, lambda temporary: temporary.write_bytes(content) and None)
-
-

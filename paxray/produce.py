@@ -35,7 +35,15 @@ from paxray.segmentation.body import BODY, UNSCANNED, body_extent, body_faces, w
 from paxray.segmentation.files import read_masks
 
 #: Versions of what decides an output; raised when a change would alter the bytes of a data set.
-STAGE_VERSIONS = {"io": 1, "body": 1, "anatomy": 1, "physics": 1, "projection": 1, "radiography": 1, "rows": 1}
+STAGE_VERSIONS = {
+    "io": 1,
+    "body": 1,
+    "anatomy": 1,
+    "physics": 1,
+    "projection": 1,
+    "radiography": 1,
+    "rows": 1,
+}
 
 
 @dataclass
@@ -105,14 +113,20 @@ def catalog_of(pipeline: Pipeline) -> Catalog:
 
 def classes_of(pipeline: Pipeline, catalog: Catalog) -> tuple[str, ...]:
     """The classes that a pipeline puts out, in catalog order."""
-    wanted = set(catalog) if pipeline.labels.classes == "all" else set(map(catalog.resolve, pipeline.labels.classes))
+    wanted = (
+        set(catalog)
+        if pipeline.labels.classes == "all"
+        else set(map(catalog.resolve, pipeline.labels.classes))
+    )
     wanted -= set(map(catalog.resolve, pipeline.labels.exclude))
     if not wanted:
         raise ConfigError("the pipeline puts out no class", where="labels.classes")
     return tuple(name for name in catalog if name in wanted)
 
 
-def prepare(case: Case, pipeline: Pipeline, catalog: Catalog, clock: Clock, base: Path | None = None) -> Subject:
+def prepare(
+    case: Case, pipeline: Pipeline, catalog: Catalog, clock: Clock, base: Path | None = None
+) -> Subject:
     """Read a case and derive all that its views share.
 
     Raises
@@ -131,7 +145,9 @@ def prepare(case: Case, pipeline: Pipeline, catalog: Catalog, clock: Clock, base
         voxels = labels.voxel_counts()
         volume = ct.grid.voxel_volume_mm3
     with clock.stage("attenuate"):
-        mu = attenuate(ct, body, energy_kev=pipeline.physics.energy_kev, ct_energy_kev=pipeline.physics.ct_energy_kev)
+        mu = attenuate(
+            ct, body, energy_kev=pipeline.physics.energy_kev, ct_energy_kev=pipeline.physics.ct_energy_kev
+        )
     return Subject(
         mu=mu,
         labels=labels,
@@ -166,7 +182,9 @@ def shoot(
         )
     assert projection.image is not None  # asked for above
     with clock.stage("picture"):
-        image, appearance = render_display(projection.image, pipeline.display.display(), projection.incomplete)
+        image, appearance = render_display(
+            projection.image, pipeline.display.display(), projection.incomplete
+        )
     appearance |= {"energy_kev": pipeline.physics.energy_kev, "ct_energy_kev": pipeline.physics.ct_energy_kev}
     return Shot(projection, image, appearance)
 
@@ -311,7 +329,7 @@ def _why_unseen(subject: Subject, view: View, name: str) -> str:
     """``below_pixel`` where a voxel centre lands in the field though no ray met the class, else ``outside``."""
     k, j, i = np.nonzero(subject.labels.mask(name))
     pixel = view.project_points(subject.mu.grid.to_world(np.column_stack([i, j, k])))
-    inside = (np.abs(pixel - [(view.columns - 1) / 2, (view.rows - 1) / 2]) <= [view.columns / 2, view.rows / 2]).all(
-        axis=1
-    )
+    inside = (
+        np.abs(pixel - [(view.columns - 1) / 2, (view.rows - 1) / 2]) <= [view.columns / 2, view.rows / 2]
+    ).all(axis=1)
     return "below_pixel" if inside.any() else "outside"

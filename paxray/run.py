@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import platform
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from paxray._version import __version__
 from paxray.anatomy.catalog import Catalog
-from paxray.config import Pipeline, flatten
+from paxray.buildlog import Event, log_event, only_build, open_log
+from paxray.config import Pipeline
 from paxray.dataset.card import write_card
 from paxray.dataset.checksums import write_checksums
-from paxray.dataset.files import digest, read_json, write_json
-from paxray.dataset.layout import SCHEMA_VERSION, Layout
+from paxray.dataset.layout import Layout
 from paxray.dataset.plan import Planned, extend_plan, read_plan, write_plan
 from paxray.dataset.schema import label_schema, sample_schema, write_table
 from paxray.dataset.shard import (
@@ -36,25 +31,22 @@ from paxray.dataset.shard import (
     write_shard,
 )
 from paxray.errors import CaseError, ConfigError, DamageError, PaxrayError
+from paxray.files import digest, read_json, write_json
 from paxray.inputs import InputHashes
 from paxray.io.cases import Case
-from paxray.produce import STAGE_VERSIONS, Clock, catalog_of, classes_of, peak_memory_mib, produce
+from paxray.produce import Clock, catalog_of, classes_of, peak_memory_mib, produce
 from paxray.projection.project import Device, resolve_device
-
-#: Packages whose versions decide the bytes of a data set.
-ENVIRONMENT_PACKAGES = ("numpy", "scipy", "numba", "pillow", "pyarrow", "pycocotools", "nibabel", "SimpleITK", "pydicom")
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened during a build, for progress and log."""
-
-    kind: str  # case | shard
-    name: str
-    status: str
-    message: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
-    memory_mib: float = 0.0
+from paxray.standing import (
+    basis_of,
+    case_identity,
+    categories_of,
+    category_rows,
+    changed,
+    differences_of,
+    extra_columns_of,
+    manifest_of,
+    what_moved,
+)
 
 
 @dataclass(frozen=True)
@@ -154,13 +146,13 @@ def plan_build(
             expected="an empty or new folder, or one with dataset.json",
             do="choose another --out",
         )
-    extra = _extra_columns(cases, manifest)
-    basis = _basis(pipeline, catalog, classes, numerics, extra)
-    categories = _categories(classes, manifest)
+    extra = extra_columns_of(cases, manifest)
+    basis = basis_of(pipeline, catalog, classes, numerics, extra)
+    categories = categories_of(classes, manifest)
     hashes = InputHashes(layout.logs, table.parent, read_only=not write)
-    differences = _differences(manifest, basis)
+    differences = differences_of(manifest, basis)
     if differences and not update:
-        raise _changed(differences)
+        raise changed(differences)
 
     old_plan = read_plan(layout.plan)
     plan = extend_plan(
@@ -196,13 +188,13 @@ def plan_build(
             if on_hash is not None:
                 on_hash(case.case_id)
             inputs[case.case_id] = hashes.of(case)
-            fingerprints[case.case_id] = digest([fingerprint_basis, _case_identity(case), inputs[case.case_id]])
+            fingerprints[case.case_id] = digest(
+                [fingerprint_basis, case_identity(case), inputs[case.case_id]]
+            )
             if old is None:
                 todo.append(case)
             elif old.fingerprint != fingerprints[case.case_id]:
-                if old.inputs != inputs[case.case_id]:
-                    moved.append((case, old))
-                elif not differences:
+                if old.inputs != inputs[case.case_id] or not differences:
                     moved.append((case, old))
                 todo.append(case)
             elif old.status == FAILED and retry_failed:
@@ -220,17 +212,17 @@ def plan_build(
             )  # fmt: skip
     changed_inputs = [(c, r) for c, r in moved if r.status == OK]
     if changed_inputs and not update:
-        raise _changed(
-            [f"case '{case.case_id}': {_what_moved(case, record, hashes)}" for case, record in changed_inputs]
+        raise changed(
+            [f"case '{case.case_id}': {what_moved(case, record, hashes)}" for case, record in changed_inputs]
         )
     if write:
         layout.root.mkdir(parents=True, exist_ok=True)
         hashes.save()
         if plan != old_plan:
             write_plan(layout.plan, plan)
-        if jobs or manifest is None or manifest["categories"] != _category_rows(categories, catalog):
+        if jobs or manifest is None or manifest["categories"] != category_rows(categories, catalog):
             layout.checksums.unlink(missing_ok=True)
-            write_json(layout.manifest, _manifest(pipeline, basis, categories, catalog))
+            write_json(layout.manifest, manifest_of(pipeline, basis, categories, catalog))
     return BuildPlan(tuple(jobs), tuple(plan), standing, failed_standing, len(pipeline.views))
 
 
@@ -272,20 +264,27 @@ def build(
         A bad case raises nothing: it becomes a record with a code.
     """
     layout = Layout(out)
-    with _only_build(layout):
+    with only_build(layout):
         todo = plan_build(
-            pipeline, cases, out, table=table, device=device, workers=workers, update=update, retry_failed=retry_failed
+            pipeline,
+            cases,
+            out,
+            table=table,
+            device=device,
+            workers=workers,
+            update=update,
+            retry_failed=retry_failed,
         )
         if on_plan is not None:
             on_plan(todo)
         made = [0]
-        log = _open_log(layout, workers) if todo.jobs else None
+        log = open_log(layout, workers) if todo.jobs else None
 
         def event(what: Event) -> None:
             if what.kind == "case" and what.status == OK:
                 made[0] += 1
             if log is not None:
-                _log_event(log, what)
+                log_event(log, what)
             if on_event is not None:
                 on_event(what)
 
@@ -392,7 +391,7 @@ def _on_dask(jobs: list[ShardJob], workers: int, on_event: Callable[[Event], Non
                     seen.add((event.kind, event.name))
                     on_event(event)
 
-        client.subscribe_topic(_TOPIC, lambda stamped: once(Event(**stamped[1])))
+        client.subscribe_topic(_TOPIC, lambda stamped: once(Event(**stamped[1]["event"])))
         waiting = {client.submit(_shard_on_worker, job, pure=False): job for job in jobs}
         for future in as_completed(waiting):
             error = future.exception()
@@ -413,7 +412,7 @@ def _shard_on_worker(job: ShardJob) -> list[Event]:
 
     def tell(event: Event) -> None:
         events.append(event)
-        worker.log_event(_TOPIC, asdict(event))
+        worker.log_event(_TOPIC, {"event": asdict(event)})
 
     build_shard(job, tell)
     return events
@@ -453,7 +452,11 @@ def _finish(layout: Layout, pipeline: Pipeline, todo: BuildPlan, made: int, log:
                 "samples": record.samples if record else 0,
             }
         )
-    schema = pa.schema([(n, pa.string()) for n in rows[0]][:-1] + [("samples", pa.int64())]) if rows else None
+    schema = (
+        pa.schema([*((n, pa.string()) for n in rows[0] if n != "samples"), ("samples", pa.int64())])
+        if rows
+        else None
+    )
     if rows:
         write_table(layout.cases, pa.Table.from_pylist(rows, schema=schema), 4096)
     cases: dict[str, int] = {}
@@ -464,8 +467,7 @@ def _finish(layout: Layout, pipeline: Pipeline, todo: BuildPlan, made: int, log:
         "patients": len({row.patient_id for row in todo.plan}),
         "cases": cases,
         "samples": {
-            split: sum(r["samples"] for r in rows if r["split"] == split)
-            for split in pipeline.splits.shares
+            split: sum(r["samples"] for r in rows if r["split"] == split) for split in pipeline.splits.shares
         },
         "shards": len({row.shard for row in todo.plan}),
     }
@@ -490,178 +492,3 @@ def _duplicates(records: Any) -> list[str]:
         for found in owners.values()
         if len(found) > 1
     ]
-
-
-# --- what stands, what is asked for, and how they differ -----------------------------------------------
-
-
-def _basis(
-    pipeline: Pipeline, catalog: Catalog, classes: tuple[str, ...], numerics: str, extra: list[str]
-) -> dict[str, Any]:
-    """All that every case's outcome depends on."""
-    content = pipeline.content()
-    del content["splits"], content["shard_cases"]
-    content["labels"].pop("catalog")
-    return {
-        "schema": SCHEMA_VERSION,
-        "stages": STAGE_VERSIONS,
-        "numerics": numerics,
-        "catalog": catalog.fingerprint(classes),
-        "extra_columns": extra,
-        "pipeline": content,
-    }
-
-
-def _case_identity(case: Case) -> dict[str, Any]:
-    """What of a case's row reaches its samples, or says how its masks are read."""
-    return {
-        "patient_id": case.patient_id,
-        "masks": [[source.where, source.vocabulary] for source in case.masks],
-        "source": case.source,
-        "license": case.license,
-        "extra": case.extra,
-    }
-
-
-def _differences(manifest: dict[str, Any] | None, basis: dict[str, Any]) -> list[str]:
-    if manifest is None:
-        return []
-    old, new = flatten(manifest["basis"]), flatten(basis)
-    out = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key, "(not set)"), new.get(key, "(not set)")
-        if before != after:
-            if key == "catalog":
-                before, after = f"definitions {str(before)[:8]}", f"definitions {str(after)[:8]}"
-            out.append(f"{key}: stands {_brief(before)}, asked for {_brief(after)}")
-    return out
-
-
-def _brief(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 120 else text[:117] + "..."
-
-
-def _changed(differences: list[str]) -> ConfigError:
-    shown = differences[:12] + ([f"and {len(differences) - 12} more"] if len(differences) > 12 else [])
-    return ConfigError(
-        "what is asked for differs from what stands:\n    " + "\n    ".join(shown),
-        do="--update to redo exactly what depends on it, or another --out to keep both",
-        code="pipeline_changed",
-    )
-
-
-def _what_moved(case: Case, record: CaseRecord, hashes: InputHashes) -> str:
-    new = hashes.of(case)
-    names = [n for n in sorted(new.keys() | record.inputs.keys()) if new.get(n) != record.inputs.get(n)]
-    return f"other content in {', '.join(names)}" if names else "its row in the case table changed"
-
-
-def _extra_columns(cases: list[Case], manifest: dict[str, Any] | None) -> list[str]:
-    """Columns of the case table that reach the samples; a standing data set keeps those it has."""
-    here = list(dict.fromkeys(name for case in cases for name in case.extra))
-    if manifest is None:
-        sample_schema(here)  # refuses names that are taken
-        return here
-    old: list[str] = manifest["basis"]["extra_columns"]
-    return old + [name for name in here if name not in old]
-
-
-def _categories(classes: tuple[str, ...], manifest: dict[str, Any] | None) -> dict[str, int]:
-    """Class to id from 1; ids once given stay."""
-    ids = {row["name"]: row["id"] for row in manifest["categories"]} if manifest else {}
-    for name in classes:
-        if name not in ids:
-            ids[name] = max(ids.values(), default=0) + 1
-    return ids
-
-
-def _category_rows(categories: dict[str, int], catalog: Catalog) -> list[dict[str, Any]]:
-    rows = []
-    for name, number in categories.items():
-        known = catalog.get(name)
-        rows.append(
-            {
-                "id": number,
-                "name": name,
-                "supercategory": known.group if known else "",
-                "parts": list(known.parts) if known else [],
-                "laterality": known.laterality if known else "",
-                "snomed_ct": known.snomed_ct if known else "",
-                "snomed_laterality": known.snomed_laterality if known else "",
-                "colour": list(known.colour) if known else [128, 128, 128],
-                "rule": known.rule if known else "",
-            }
-        )
-    return rows
-
-
-def _manifest(
-    pipeline: Pipeline,
-    basis: dict[str, Any],
-    categories: dict[str, int],
-    catalog: Catalog,
-) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA_VERSION,
-        "name": pipeline.name,
-        "description": pipeline.description,
-        "notice": "A research data set, not for clinical use.",
-        "counts": None,  # until a build has come to its end
-        "duplicates": [],
-        "pipeline": pipeline.effective(),
-        "basis": basis,
-        "environment": {
-            "paxray": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ENVIRONMENT_PACKAGES},
-        },
-        "categories": _category_rows(categories, catalog),
-    }
-
-
-# --- one build at a time, and its log ------------------------------------------------------------------
-
-
-@contextmanager
-def _only_build(layout: Layout) -> Iterator[None]:
-    """Hold the data set's lock; the system releases it however the process ends."""
-    existed = layout.root.exists()
-    layout.logs.mkdir(parents=True, exist_ok=True)
-    with (layout.logs / "build.lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                "another build is at work on this data set", where=layout.root.name, do="wait for it to end"
-            ) from None
-        try:
-            yield
-        except ConfigError:
-            if not existed:
-                # Nothing was begun: leave no folder behind that looks like a data set.
-                (layout.logs / "build.lock").unlink(missing_ok=True)
-                for folder in (layout.logs, layout.root):
-                    if folder.exists() and not any(folder.iterdir()):
-                        folder.rmdir()
-            raise
-
-
-def _open_log(layout: Layout, workers: int) -> Any:
-    from datetime import UTC, datetime
-
-    now = datetime.now(UTC)
-    log = (layout.logs / f"build-{now:%Y%m%dT%H%M%S}.log").open("a", encoding="utf-8", buffering=1)
-    log.write(f"{now.isoformat(timespec='seconds')} build on {platform.node()}, {workers} workers\n")
-    return log
-
-
-def _log_event(log: Any, event: Event) -> None:
-    from datetime import UTC, datetime
-
-    stages = " ".join(f"{name}={seconds:.2f}s" for name, seconds in event.seconds.items())
-    memory = f" peak={event.memory_mib:.0f}MiB" if event.memory_mib else ""
-    line = f"{datetime.now(UTC).isoformat(timespec='seconds')} {event.kind} {event.name} {event.status} {stages}{memory}"
-    log.write(line.rstrip() + "\n")
-    if event.message:
-        log.write("    " + event.message.replace("\n", "\n    ") + "\n")

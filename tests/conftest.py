@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from paxray.config import Pipeline
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +22,37 @@ def real_data() -> Path:
     if not (path / "lidc-idri-0001").is_dir():
         pytest.fail(f"PAXRAY_REAL_DATA is set but {path}/lidc-idri-0001 does not exist")
     return path
+
+
+@pytest.fixture(scope="session")
+def phantom_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The case table of four coarse phantoms."""
+    from paxray.phantom.write import write_phantoms
+
+    return write_phantoms(tmp_path_factory.mktemp("phantoms"), 4, 7, spacing_mm=(5.0, 5.0, 5.0))
+
+
+@pytest.fixture(scope="session")
+def small_pipeline() -> Pipeline:
+    """Two small views, two cases a shard."""
+    from paxray.config import parse_pipeline
+
+    return parse_pipeline(
+        {
+            "name": "small",
+            "views": ["pa", "lateral_left"],
+            "geometry": {"rows": 96, "columns": 80},
+            "shard_cases": 2,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, phantom_table: Path, small_pipeline: Pipeline) -> Path:
+    """A built data set; tests that change it copy it first."""
+    from paxray.api import build
+
+    root = tmp_path_factory.mktemp("built") / "dataset"
+    result = build(small_pipeline, phantom_table, root)
+    assert not result.failed
+    return root

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from paxray.dataset.files import read_json, write_text
 from paxray.dataset.layout import Layout
+from paxray.files import read_json, write_text
 
 _CARD = """# {name}
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from paxray.dataset.files import write_atomic
 from paxray.dataset.layout import SPLITS
 from paxray.errors import ConfigError, DamageError
+from paxray.files import write_atomic
 
 
 @dataclass(frozen=True)

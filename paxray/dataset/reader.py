@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.dataset.files import read_json
 from paxray.dataset.layout import SCHEMA_VERSION, Layout
 from paxray.dataset.rle import decode_mask
 from paxray.dataset.shard import read_commit
 from paxray.errors import ConfigError, DamageError, suggest
+from paxray.files import read_json
 from paxray.projection.view import View
 from paxray.radiography.signal import decode_signal
 
@@ -34,7 +34,9 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
 
     def __getitem__(self, name: str) -> NDArray[np.bool_]:
         if name not in self._counts:
-            raise KeyError(f"no mask of '{name}': nothing looked for it. {suggest(name, self._counts)}".strip())
+            raise KeyError(
+                f"no mask of '{name}': nothing looked for it. {suggest(name, self._counts)}".strip()
+            )
         counts = self._counts[name]
         return np.zeros(self._size, bool) if counts is None else decode_mask(counts, self._size)
 

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from paxray.dataset.files import write_atomic
 from paxray.errors import ConfigError
+from paxray.files import write_atomic
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _VECTOR = pa.list_(pa.float64())

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from paxray.dataset.files import read_json, sha256_of, write_json
 from paxray.dataset.layout import Layout
 from paxray.dataset.schema import (
     LABEL_ROWS_PER_GROUP,
@@ -21,6 +20,7 @@ from paxray.dataset.schema import (
     write_table,
 )
 from paxray.errors import DamageError
+from paxray.files import read_json, sha256_of, write_json
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
@@ -53,7 +53,9 @@ class CaseTables:
     labels: pa.Table | None = None
 
 
-def write_shard(layout: Layout, shard: str, split: str, cases: Iterable[CaseTables], extra: list[str]) -> None:
+def write_shard(
+    layout: Layout, shard: str, split: str, cases: Iterable[CaseTables], extra: list[str]
+) -> None:
     """Write a shard's tables and then its commit; cases in the order given.
 
     A shard that is written again first loses its commit, so that a kill in between leaves it undone

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from paxray.dataset.checksums import canonical_files, read_checksums
-from paxray.dataset.files import read_json, sha256_of
 from paxray.dataset.layout import SCHEMA_VERSION, Layout
 from paxray.dataset.plan import read_plan
 from paxray.dataset.rle import decode_mask
 from paxray.dataset.shard import OK, read_commit, records_of
 from paxray.errors import DamageError
+from paxray.files import read_json, sha256_of
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,19 @@ def verify(root: Path, *, deep: bool = False, on_file: Callable[[str], None] | N
     """
     layout = Layout(root)
     if not layout.manifest.exists():
-        return Verification((Finding("dataset.json", "is missing: this folder holds no data set"),), 0, 0, False)
+        return Verification(
+            (Finding("dataset.json", "is missing: this folder holds no data set"),), 0, 0, False
+        )
     findings: list[Finding] = []
     try:
         manifest = read_json(layout.manifest)
         unfinished = manifest.get("counts") is None
         if manifest.get("schema") != SCHEMA_VERSION:
-            findings.append(Finding("dataset.json", f"schema {manifest.get('schema')}, this paxray reads {SCHEMA_VERSION}"))
+            findings.append(
+                Finding(
+                    "dataset.json", f"schema {manifest.get('schema')}, this paxray reads {SCHEMA_VERSION}"
+                )
+            )
     except (DamageError, AttributeError) as error:
         manifest, unfinished = None, False
         findings.append(Finding("dataset.json", str(error)))
@@ -103,7 +109,10 @@ def _checksums(layout: Layout, files: list[Path], unfinished: bool) -> Iterator[
         if name not in expected:
             yield Finding(name, "is not in SHA256SUMS: left by an interrupted build, or put there by hand")
         elif sha256_of(path) != expected[name]:
-            yield Finding(name, f"its bytes changed: SHA-256 {sha256_of(path)[:12]}..., written {expected[name][:12]}...")
+            yield Finding(
+                name,
+                f"its bytes changed: SHA-256 {sha256_of(path)[:12]}..., written {expected[name][:12]}...",
+            )
 
 
 def _commits(layout: Layout, damaged: set[str]) -> Iterator[Finding]:
@@ -134,13 +143,17 @@ def _plan(layout: Layout) -> Iterator[Finding]:
         splits.setdefault(row.patient_id, set()).add(row.split)
     for patient, found in sorted(splits.items()):
         if len(found) > 1:
-            yield Finding("plan.parquet", f"patient '{patient}' is in several splits: {', '.join(sorted(found))}")
+            yield Finding(
+                "plan.parquet", f"patient '{patient}' is in several splits: {', '.join(sorted(found))}"
+            )
     for path in layout.commits():
         content = read_commit(path)
         for record in records_of(content):
-            row = plan.get(record.case_id)
-            if row is None or row.shard != content["shard"]:
-                yield Finding(f"commits/{path.name}", f"case '{record.case_id}' is not planned for this shard")
+            planned = plan.get(record.case_id)
+            if planned is None or planned.shard != content["shard"]:
+                yield Finding(
+                    f"commits/{path.name}", f"case '{record.case_id}' is not planned for this shard"
+                )
 
 
 def _deep(layout: Layout, shard: str, manifest: dict[str, Any]) -> Iterator[Finding]:
@@ -161,7 +174,9 @@ def _deep(layout: Layout, shard: str, manifest: dict[str, Any]) -> Iterator[Find
             with Image.open(io.BytesIO(sample[key]["bytes"])) as image:
                 image.load()
                 if image.size != size[::-1]:
-                    yield Finding(file, f"{sample['sample_id']}: {key} is {image.size}, geometry says {size[::-1]}")
+                    yield Finding(
+                        file, f"{sample['sample_id']}: {key} is {image.size}, geometry says {size[::-1]}"
+                    )
         masks = {}
         for row in by_sample.pop(sample["sample_id"], []):
             if row["mask"] is not None:

@@ -15,6 +15,7 @@ from paxray.errors import ConfigError, suggest
 
 COLUMNS = ("case_id", "patient_id", "ct", "masks", "vocabulary", "source", "license")
 REQUIRED = ("case_id", "ct")
+BY_NAME = "by_name"  # the vocabulary of masks whose file names are their classes
 SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # no leading dot: a case id becomes part of file names
 
 
@@ -212,12 +213,17 @@ def _case(row: Mapping[str, str], folder: Path, where: str) -> Case:
         case_id=row["case_id"],
         patient_id=row.get("patient_id") or row["case_id"],
         ct=folder / row["ct"],
-        ct_where=row["ct"],
+        ct_where=_shown(row["ct"]),
         masks=_masks(row.get("masks", ""), row.get("vocabulary", ""), folder, where),
         source=row.get("source", ""),
         license=row.get("license", ""),
         extra={name: cell for name, cell in row.items() if name not in COLUMNS},
     )
+
+
+def _shown(path: str) -> str:
+    """How messages name a file: as the table does, but an absolute path, which tells of a machine, by its end."""
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def _require_safe_id(case_id: str, where: str) -> None:
@@ -245,6 +251,8 @@ def _masks(cell: str, vocabulary: str, folder: Path, where: str) -> tuple[MaskSo
     for item in (part.strip() for part in cell.split(";")):
         named, _, own = (part.strip() for part in item.rpartition("=")) if "=" in item else (item, "", "")
         word = own if "=" in item else vocabulary
+        if not word and named and (folder / named).is_dir():
+            word = BY_NAME
         if "=" in item and vocabulary:
             raise ConfigError(
                 "the vocabulary is named twice",
@@ -252,14 +260,15 @@ def _masks(cell: str, vocabulary: str, folder: Path, where: str) -> tuple[MaskSo
                 expected="PATH=VOCABULARY in the column masks, or the column vocabulary, not both",
                 found=f"'{item}' and '{vocabulary}'",
             )
-        if not named or not word or (";" in cell and "=" not in item):
+        if not named or not word or (";" in cell and "=" not in item and word != BY_NAME):
             raise ConfigError(
                 "the masks are not fully named",
                 where=f"{where}, column masks",
-                expected="one PATH, named by the column vocabulary, or PATH=VOCABULARY separated by ';'",
+                expected="one PATH, named by the column vocabulary; or PATH=VOCABULARY, separated by ';'; or a folder "
+                "with one file per class",
                 found=f"'{item}'",
             )
-        sources.append(MaskSource(folder / named, word, named))
+        sources.append(MaskSource(folder / named, word, _shown(named)))
     return tuple(sources)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paxray.errors import CaseError, ConfigError
-from paxray.io.cases import Case, MaskSource
+from paxray.io.cases import BY_NAME, Case, MaskSource
 from paxray.io.dicom import stack_grid
 from paxray.io.dicom_series import find_ct_series, has_dicom_magic
 from paxray.io.naming import is_general, keyed_hash, matching_key, own_words, patient_name, short_hash, slug
@@ -17,7 +17,6 @@ from paxray.io.probe import probe_image
 from paxray.io.stored import image_stem, image_suffix
 from paxray.io.walk import Folder, walk
 
-BY_NAME = "by_name"
 _MANY_CTS = 8
 _NEVER_DICOM = (".json", ".txt", ".md", ".csv", ".xlsx", ".pdf", ".png", ".jpg", ".xml", ".gz", ".raw")
 

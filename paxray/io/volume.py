@@ -81,14 +81,12 @@ class Grid:
     def to_world(self, index_ijk: ArrayLike) -> Float64:
         """Map ``(..., 3)`` voxel indices ``(i, j, k)`` to world mm."""
         index = np.asarray(index_ijk, dtype=np.float64)
-        world: Float64 = index @ self.affine[:3, :3].T + self.affine[:3, 3]
-        return world
+        return np.asarray(index @ self.affine[:3, :3].T + self.affine[:3, 3], dtype=np.float64)
 
     def to_index(self, world_mm: ArrayLike) -> Float64:
         """Map ``(..., 3)`` world mm to continuous voxel indices ``(i, j, k)``."""
         world = np.asarray(world_mm, dtype=np.float64)
-        index: Float64 = world @ self.inverse[:3, :3].T + self.inverse[:3, 3]
-        return index
+        return np.asarray(world @ self.inverse[:3, :3].T + self.inverse[:3, 3], dtype=np.float64)
 
     @property
     def center_mm(self) -> Float64:

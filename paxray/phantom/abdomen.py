@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paxray.phantom.canvas import Box, Canvas, Float32, overlap, within
+from paxray.phantom.diaphragm import THICKNESS_MM, Diaphragm
 from paxray.phantom.shapes import (
     Ellipsoid,
     rotation,
@@ -14,7 +15,7 @@ from paxray.phantom.shapes import (
     tube_distance,
 )
 from paxray.phantom.spine import Spine
-from paxray.phantom.torso import DIAPHRAGM_MM, Diaphragm, Fields
+from paxray.phantom.torso import Fields
 
 
 def paint_abdomen(canvas: Canvas, fields: Fields, spine: Spine, diaphragm: Diaphragm, seed: int) -> None:
@@ -27,17 +28,17 @@ def paint_abdomen(canvas: Canvas, fields: Fields, spine: Spine, diaphragm: Diaph
         axes = rotation((0.25 * side, 0.2, -1.0))
         shape = Ellipsoid((side * 56.0, -14.0, z + 0.4 * drop_left), (54.0, 25.0, 25.0), axes)
         _paint_inside(canvas, fields, shape, name, 34.0)
+    _paint_stomach(canvas, fields, diaphragm, rng)
     spleen = Ellipsoid(
-        (102.0, -26.0, diaphragm.top_left - 37.0), (52.0, 27.0, 40.0), rotation((0.35, -0.45, -0.8))
+        (98.0, -24.0, diaphragm.top_left - 41.0), (58.0, 32.0, 45.0), rotation((0.35, -0.45, -0.8))
     )
     _paint_inside(canvas, fields, spleen, "spleen", 50.0)
-    _paint_stomach(canvas, fields, diaphragm, rng)
     _paint_liver(canvas, fields, drop_right)
 
 
 def _room(canvas: Canvas, fields: Fields, box: Box, gap_mm: float = 1.0) -> Float32:
     """Return the distance to the abdominal cavity under the diaphragm."""
-    roof = (fields.diaphragm[box] + np.float32(DIAPHRAGM_MM + gap_mm)) * np.float32(0.85)
+    roof = (fields.above_diaphragm[box] + np.float32(THICKNESS_MM + gap_mm)) * np.float32(0.85)
     return np.maximum(fields.cavity[box] + np.float32(gap_mm + 0.5), roof)
 
 

@@ -214,8 +214,8 @@ def _tube(cage: Cage, line: Float64, number: int, half_height: float, half_thick
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     at = np.linspace(0.0, 1.0, len(points))
     neck = np.clip(at / (0.16 if number < 11 else 0.3), 0.0, 1.0)
-    height = 4.4 + neck * (half_height - 4.4)
-    thick = 4.0 + neck * (half_thick - 4.0)
+    height = 3.8 + neck * (half_height - 3.8)
+    thick = 3.5 + neck * (half_thick - 3.5)
     if number <= 10:
         height = height * (1.0 + 0.12 * np.clip((at - 0.8) / 0.2, 0.0, 1.0))  # the flared sternal end
     else:

@@ -159,7 +159,7 @@ def within(box: Box, outer: Box) -> Box:
 
 def _span(values: Float32, low: float, high: float) -> slice:
     """Return the range of an ascending axis that lies in ``[low, high]``."""
-    return slice(int(np.searchsorted(values, low)), int(np.searchsorted(values, high, side="right")))
+    return slice(int(values.searchsorted(low)), int(values.searchsorted(high, side="right")))
 
 
 def _union(spans: list[slice]) -> slice:

@@ -106,15 +106,16 @@ def _paint_heart(canvas: Canvas, fields: Fields, media: Mediastinum) -> None:
     if box is None:
         return
     # The heart lies on the diaphragm and is flattened by it; fat fills the angles between the two.
-    above = fields.diaphragm[box]
+    above = fields.above_diaphragm[box]
     chest = np.maximum(fields.cavity[box], -above)
     outer = smooth_intersection(_outer_heart(canvas, media, box), np.float32(2.5) - above, 10.0)
+    outer = smooth_intersection(outer, fields.cavity[box] + np.float32(3.0), 6.0)
     fat = smooth_union(outer - np.float32(2.5), above - np.float32(0.5), 26.0)
     canvas.paint(box, np.maximum(fat, chest), "mediastinal_fat", -85.0)
     canvas.paint(box, outer, "heart_myocardium", MUSCLE_HU)
     for name in ("heart_atrium_left", "heart_atrium_right", "heart_ventricle_right", "heart_ventricle_left"):
         shape = media.chamber(name)
-        distance = np.maximum(shape.distance(*canvas.coordinates(box)), np.float32(7.0) - above)
+        distance = np.maximum(shape.distance(*canvas.coordinates(box)), outer + np.float32(2.5))
         if name != "heart_ventricle_left":
             # A wall of muscle stays between the left ventricle and its neighbours.
             left = media.chamber(
@@ -147,12 +148,14 @@ def _paint_hila(canvas: Canvas, media: Mediastinum) -> None:
         ([(-16, -68, 0), (-36, -78, 8), (-52, -90, 22)], [8.0, 6.2, 3.0]),
         ([(-16, -62, -8), (-36, -52, -20), (-52, -42, -34)], [8.0, 6.2, 3.0]),
     )
-    for side, z in ((1, 20.0), (-1, 10.0)):
-        x, y, z = (float(v) for v in media.vessel((side * 34.0, -60.0, z)))
-        root = Ellipsoid((x, y, z), (15.0, 24.0, 27.0))
-        box = canvas.box(*root.bounds, margin_mm=canvas.edge_mm)
-        if box is not None:
-            canvas.paint(box, root.distance(*canvas.coordinates(box)), "mediastinal_fat", -55.0)
+    # Fat and nodes that hold the hila together and fill the window between aorta and pulmonary artery.
+    for middle, radii in (
+        ((34.0, -60.0, 20.0), (15.0, 24.0, 27.0)),
+        ((-34.0, -60.0, 10.0), (15.0, 24.0, 27.0)),
+        ((17.0, -64.0, 52.0), (17.0, 24.0, 17.0)),
+    ):
+        x, y, z = media.vessel(middle).tolist()
+        paint_ellipsoid(canvas, Ellipsoid((x, y, z), radii), "mediastinal_fat", -55.0)
     for points, radius in veins:
         paint_tube(canvas, tube(media.vessel(points), radius), "pulmonary_vein", BLOOD_HU)
     for points, radius in arteries:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paxray.phantom.canvas import Box, Canvas, overlap
-from paxray.phantom.shapes import Float64, Tube, spline, tube_distance
+from paxray.phantom.shapes import Float64, Tube, tube_distance
 
 LOBES = {
     1: ("lung_upper_lobe_left", "lung_lower_lobe_left"),
@@ -97,7 +97,7 @@ def grow(roots: Float64, tips: Float64, rng: np.random.Generator) -> list[Tube]:
         # Leave further down the trunk in a curve, as vessels do, through nodes others can fork from.
         straight = tip - at[from_]
         length = float(np.linalg.norm(straight))
-        steps = max(1, int(np.ceil(length / 9.0)))
+        steps = max(1, int(np.ceil(length / 8.0)))
         heading = _heading(at, parent, from_)
         sideways = rng.normal(0.0, 1.0, 3) * 0.06 * length
         chain = [from_]
@@ -117,11 +117,8 @@ def grow(roots: Float64, tips: Float64, rng: np.random.Generator) -> list[Tube]:
             leaves[parent[n]] += leaves[n]
     radius = TIP_MM * np.maximum(leaves, 1.0) ** (1.0 / FORK_EXPONENT)
     place = np.asarray(nodes)
-    out = []
-    for chain in chains:
-        r = np.minimum(radius[chain], radius[chain[1]])
-        out.append(Tube(place[chain], r) if len(chain) < 3 else _fine(place[chain], r))
-    return out
+    # A branch starts no thicker than it goes on, however thick the vessel that it leaves.
+    return [Tube(place[chain], np.minimum(radius[chain], radius[chain[1]])) for chain in chains]
 
 
 def _heading(at: Float64, parent: list[int], n: int) -> Float64:
@@ -129,8 +126,3 @@ def _heading(at: Float64, parent: list[int], n: int) -> Float64:
         return np.zeros(3)
     step = at[n] - at[parent[n]]
     return step / max(float(np.linalg.norm(step)), 1e-9)
-
-
-def _fine(points: Float64, radius: Float64) -> Tube:
-    line = spline(np.column_stack([points, radius]), 9.0)
-    return Tube(line[:, :3], line[:, 3])

@@ -38,6 +38,23 @@ def _ratio(uu: Float32, vv: Float32, radius_u: float, radius_v: float) -> Float3
     return k1 * (k1 - 1) / np.maximum(k2, np.float32(1e-6))
 
 
+def capsule(
+    at: tuple[ArrayLike, ArrayLike, ArrayLike],
+    a: ArrayLike,
+    b: ArrayLike,
+    radius_a: float,
+    radius_b: float | None = None,
+) -> Float32:
+    """Return the distance to a segment from ``a`` to ``b`` less a radius that runs from one to the other."""
+    start = np.asarray(a, dtype=np.float32)
+    along = np.asarray(b, dtype=np.float32) - start
+    dx, dy, dz = (np.asarray(q, dtype=np.float32) - p for q, p in zip(at, start, strict=True))
+    t = np.clip((dx * along[0] + dy * along[1] + dz * along[2]) / (along @ along), 0.0, 1.0)
+    rest = (dx - t * along[0]) ** 2 + (dy - t * along[1]) ** 2 + (dz - t * along[2]) ** 2
+    step = np.float32(0.0 if radius_b is None else radius_b - radius_a)
+    return np.sqrt(rest) - (np.float32(radius_a) + t * step)
+
+
 def rotation(long_axis: ArrayLike) -> Float64:
     """Return a ``(3, 3)`` rotation whose first row is ``long_axis``; the third row leans upwards."""
     a = np.asarray(long_axis, dtype=np.float64)

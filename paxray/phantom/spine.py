@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paxray.phantom.canvas import Canvas, Float32
-from paxray.phantom.shapes import Float64, ellipse, paint_tube, smooth_union, tube
+from paxray.phantom.shapes import Float64, capsule, ellipse, paint_tube, smooth_union, tube
 
 # Name, height with the disc below, disc, width and depth of the body, tilt of the spinous process (0 level ..
 # 1 steep), half span of the transverse processes; reference mm. L3 stands below the scan.
@@ -163,18 +163,6 @@ def _paint_disc(canvas: Canvas, level: Level) -> None:
         canvas.paint(box, distance.astype(np.float32), "intervertebral_discs", 85.0)
 
 
-def _capsule(
-    at: tuple[Float32, Float32, Float32],
-    a: tuple[float, float, float],
-    b: tuple[float, float, float],
-    r: float,
-) -> Float32:
-    along = np.subtract(b, a).astype(np.float32)
-    d = [q - np.float32(p) for q, p in zip(at, a, strict=True)]
-    t = np.clip((d[0] * along[0] + d[1] * along[1] + d[2] * along[2]) / (along @ along), 0.0, 1.0)
-    return np.sqrt(sum(np.square(p - t * step) for p, step in zip(d, along, strict=True))) - np.float32(r)
-
-
 def _paint_vertebra(canvas: Canvas, level: Level, marrow_hu: float) -> None:
     _, y, z = level.center
     wide = level.span + 8.0
@@ -199,17 +187,17 @@ def _paint_vertebra(canvas: Canvas, level: Level, marrow_hu: float) -> None:
     lumbar = level.name.startswith("L")
     tip_v = cc + (42.0 if lumbar else 34.0 - 6.0 * level.steepness)
     tip_w = -0.2 * h - (22.0 * level.steepness + (3.0 if lumbar else 5.0))
-    spinous = _capsule((u * 1.6, v, w), (0.0, cc + 11.0, -0.12 * h), (0.0, tip_v, tip_w), 4.6)
+    spinous = capsule((u * 1.6, v, w), (0.0, cc + 11.0, -0.12 * h), (0.0, tip_v, tip_w), 4.6)
     if lumbar:
         spinous = np.minimum(
-            spinous, _capsule((u * 1.8, v, w), (0.0, cc + 12.0, -0.4 * h), (0.0, tip_v, tip_w - 8), 5.5)
+            spinous, capsule((u * 1.8, v, w), (0.0, cc + 12.0, -0.4 * h), (0.0, tip_v, tip_w - 8), 5.5)
         )
     if lumbar:
-        wing = _capsule((au, v, w), (13.0, cc - 4.0, 0.1 * h), (level.span, cc, 0.1 * h), 4.0)
+        wing = capsule((au, v, w), (13.0, cc - 4.0, 0.1 * h), (level.span, cc, 0.1 * h), 4.0)
     else:
         back = 13.0 if level.name != "C7" else 0.0
-        wing = _capsule((au, v, w), (14.0, cc + 3.0, 0.1 * h), (level.span, cc + back, 0.18 * h), 3.3)
-    facet = _capsule((au, v, w), (14.0, cc + 5.0, 0.42 * h), (14.0, cc + 7.0, -0.5 * h), 4.2)
+        wing = capsule((au, v, w), (14.0, cc + 3.0, 0.1 * h), (level.span, cc + back, 0.18 * h), 3.0)
+    facet = capsule((au, v, w), (14.0, cc + 5.0, 0.42 * h), (14.0, cc + 7.0, -0.5 * h), 4.2)
     parts = smooth_union(body, ring, 2.5)
     for part in (spinous, wing, facet):
         parts = smooth_union(parts, part, 2.0)

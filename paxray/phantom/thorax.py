@@ -14,12 +14,14 @@ from paxray.io.volume import Volume
 from paxray.phantom.abdomen import paint_abdomen
 from paxray.phantom.cage import Cage, make_ribs, paint_ribs
 from paxray.phantom.canvas import BodyFrame, Canvas, Float32
+from paxray.phantom.diaphragm import Diaphragm
 from paxray.phantom.girdle import paint_clavicles, paint_humeri, paint_scapulae, paint_sternum
 from paxray.phantom.heart import Mediastinum, paint_mediastinum
 from paxray.phantom.lungs import paint_lung_vessels
 from paxray.phantom.patient import Patient
 from paxray.phantom.spine import Spine, paint_spine
-from paxray.phantom.torso import Torso, body_extent_mm, paint_torso
+from paxray.phantom.torso import paint_torso
+from paxray.phantom.wall import Wall
 
 DEFAULT_SPACING_MM = (1.5, 1.5, 2.0)
 NOISE_HU = 12.0
@@ -53,7 +55,8 @@ class Phantom:
     labels
         uint8 on the same grid, ids of the ``phantom`` vocabulary; 0 is air or table, so that the body
         is exactly ``labels > 0``. A voxel has the label of the last structure of the painter's order
-        whose analytic shape holds its centre.
+        whose analytic shape holds its centre; only crumbs that later paint has cut off a structure go to
+        the tissue around them.
     patient
         Who.
     """
@@ -104,17 +107,17 @@ def make_phantom(
             code="bad_spacing",
         )
     cage, spine = Cage(who), Spine()
-    torso = Torso(who, cage, spine)
+    wall, diaphragm = Wall(who, cage, spine), Diaphragm.of(who)
     frame = BodyFrame.of(who)
-    axes, back_mm = _axes(torso, frame, spacing_mm)
+    axes, back_mm = _axes(wall, frame, spacing_mm)
     canvas = Canvas(axes, frame, label_ids())
     rng = np.random.default_rng([who.seed, 5])
 
     _paint_table(canvas, axes, back_mm)
-    fields = paint_torso(canvas, torso, _texture(canvas.hu.shape, spacing_mm, rng))
-    media = Mediastinum(who, torso.diaphragm.top_left)
+    fields = paint_torso(canvas, wall, diaphragm, _texture(canvas.hu.shape, spacing_mm, rng))
+    media = Mediastinum(who, diaphragm.top_left)
     paint_lung_vessels(canvas, who.seed, float(media.sink))
-    paint_abdomen(canvas, fields, spine, torso.diaphragm, who.seed)
+    paint_abdomen(canvas, fields, spine, diaphragm, who.seed)
     paint_mediastinum(canvas, fields, media)
     del fields
     marrow_hu = 265.0 - 1.9 * (who.age_years - 25.0)
@@ -132,11 +135,10 @@ def make_phantom(
 
 
 def _axes(
-    torso: Torso, frame: BodyFrame, spacing_mm: tuple[float, float, float]
+    wall: Wall, frame: BodyFrame, spacing_mm: tuple[float, float, float]
 ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], float]:
     """Return the voxel centres along x, y, z that hold body and table, and the back's y; world mm."""
-    span = np.array([BOTTOM_MM, TOP_MM])
-    wide, front, back = body_extent_mm(torso, span)
+    wide, front, back = wall.extent_mm(BOTTOM_MM, TOP_MM)
     levels = np.linspace(BOTTOM_MM, TOP_MM, 40, dtype=np.float64)
     bow_x, bow_y = frame.bow(levels)
     sx, sy, sz = frame.scale_xyz

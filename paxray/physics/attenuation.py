@@ -62,9 +62,7 @@ def attenuation_of_hu(
     bone_ct = linear_attenuation_per_mm("bone", ct_energy_kev)
     above_water = water_ct * (bone - water) / (bone_ct - water_ct)
     hu = np.asarray(hu, dtype=np.float64)
-    return np.where(
-        hu <= 0, water * np.maximum(1 + hu / 1000.0, 0.0), water + above_water * hu / 1000.0
-    )
+    return np.where(hu <= 0, water * np.maximum(1 + hu / 1000.0, 0.0), water + above_water * hu / 1000.0)
 
 
 def attenuate(
@@ -97,10 +95,14 @@ def attenuate(
         )
     if ct.array.dtype == np.int16:
         every = np.arange(65536, dtype=np.uint16).view(np.int16)
-        table = attenuation_of_hu(every, energy_kev=energy_kev, ct_energy_kev=ct_energy_kev).astype(np.float32)
+        table = attenuation_of_hu(every, energy_kev=energy_kev, ct_energy_kev=ct_energy_kev).astype(
+            np.float32
+        )
         mu = np.take(table, np.ascontiguousarray(ct.array).view(np.uint16))
     else:
-        mu = attenuation_of_hu(ct.array, energy_kev=energy_kev, ct_energy_kev=ct_energy_kev).astype(np.float32)
+        mu = attenuation_of_hu(ct.array, energy_kev=energy_kev, ct_energy_kev=ct_energy_kev).astype(
+            np.float32
+        )
     if keep is not None:
         mu *= keep
     return Volume(np.ascontiguousarray(mu), ct.affine)

@@ -11,6 +11,7 @@ import threading
 
 import numba
 import numpy as np
+from numba import config as numba_config
 from numba import njit, prange
 from numpy.typing import NDArray
 
@@ -69,10 +70,10 @@ def march(
     with _ONE_AT_A_TIME:
         before = numba.get_num_threads()
         if threads is not None:
-            if not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
+            if not 1 <= threads <= _most_threads():
                 raise ResourceError(
                     "cannot use that many threads",
-                    expected=f"1 to {numba.config.NUMBA_NUM_THREADS} (NUMBA_NUM_THREADS)",
+                    expected=f"1 to {_most_threads()} (NUMBA_NUM_THREADS)",
                     found=str(threads),
                 )
             numba.set_num_threads(threads)
@@ -122,6 +123,11 @@ def march(
     maps.incomplete = incomplete if want.incomplete else None
     maps.facts = merge_facts(facts) if want.facts else None
     return maps
+
+
+def _most_threads() -> int:
+    """As many as numba was started with: the processors, or NUMBA_NUM_THREADS."""
+    return int(numba_config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 
 def _facts_of_blocks(counts: NDArray[np.int64], sums: NDArray[np.float64]) -> NDArray[np.void]:
@@ -260,8 +266,14 @@ def _march_rows(  # type: ignore[no-untyped-def]
                         low_b = min(max(np.floor(bb), zero), top_b)
                         low_c = min(max(np.floor(cc), zero), top_c)
                         # Tent weights around clamped corners: zero outside the lattice, without a branch.
-                        b_low, b_high = max(zero, one - abs(bb - low_b)), max(zero, one - abs(bb - low_b - one))
-                        c_low, c_high = max(zero, one - abs(cc - low_c)), max(zero, one - abs(cc - low_c - one))
+                        b_low, b_high = (
+                            max(zero, one - abs(bb - low_b)),
+                            max(zero, one - abs(bb - low_b - one)),
+                        )
+                        c_low, c_high = (
+                            max(zero, one - abs(cc - low_c)),
+                            max(zero, one - abs(cc - low_c - one)),
+                        )
                         at = base + np.int64(low_b) * stride_b + np.int64(low_c) * stride_c
                         found = b_low * (c_low * mu[at] + c_high * mu[at + stride_c]) + b_high * (
                             c_low * mu[at + stride_b] + c_high * mu[at + stride_b + stride_c]

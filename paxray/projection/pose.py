@@ -160,7 +160,9 @@ def place(
     """
     points = np.asarray(extent_mm, dtype=np.float64).reshape(-1, 3)
     if len(points) == 0:
-        raise ConfigError("cannot place a view: no body extent", do="give the body's points or the volume's corners")
+        raise ConfigError(
+            "cannot place a view: no body extent", do="give the body's points or the volume's corners"
+        )
     direction, u, v = pose.axes()
     along = points @ direction
     middle = sum(
@@ -179,9 +181,7 @@ def place(
     def spread(what: Float64) -> tuple[Float64, Float64]:
         """Positions on the detector plane, mm from its middle along u and v."""
         relative = what - center
-        scale = (
-            setup.sdd_mm / ((what - source) @ direction) if setup.beam == "cone" else np.ones(len(what))
-        )
+        scale = setup.sdd_mm / ((what - source) @ direction) if setup.beam == "cone" else np.ones(len(what))
         return relative @ u * scale, relative @ v * scale
 
     on_u, on_v = spread(points)

@@ -66,7 +66,9 @@ class Projection:
     def index(self, name: str) -> int:
         """Channel number of a class."""
         if name not in self._index:
-            raise ConfigError(f"the projection has no class '{name}'", found=f"{len(self.names)} other classes")
+            raise ConfigError(
+                f"the projection has no class '{name}'", found=f"{len(self.names)} other classes"
+            )
         return self._index[name]
 
     def mask(self, name: str) -> NDArray[np.bool_]:
@@ -219,7 +221,9 @@ def _march(
         if atoms.shape != mu.shape:
             atoms = np.zeros(mu.shape, np.uint16)
         parts = [
-            reference.march(mu, atoms, channels, flags, rays, int(axis), np.broadcast_to(axes == axis, rays.size), want)
+            reference.march(
+                mu, atoms, channels, flags, rays, int(axis), np.broadcast_to(axes == axis, rays.size), want
+            )
             for axis in np.unique(axes)
         ]
         return "reference", _merge(parts).finish()
@@ -248,7 +252,11 @@ def _merge(parts: list[Maps]) -> Maps:
 
 
 def _exact(
-    mu: NDArray[np.float32], atoms: NDArray[np.unsignedinteger], channels: Channels, rays: IndexRays, want: Want
+    mu: NDArray[np.float32],
+    atoms: NDArray[np.unsignedinteger],
+    channels: Channels,
+    rays: IndexRays,
+    want: Want,
 ) -> Maps:
     """Voxel by voxel."""
     from paxray.projection.exact import path_lengths

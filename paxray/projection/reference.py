@@ -75,7 +75,9 @@ def march(
         value = np.where(between, _bilinear(field[n], b, c), 0.0) * length
         near_b, near_c = np.floor(b + 0.5).astype(int), np.floor(c + 0.5).astype(int)
         inside = between & (near_b >= 0) & (near_b < n_b) & (near_c >= 0) & (near_c < n_c)
-        atom = np.where(inside, label[n][near_b.clip(0, n_b - 1), near_c.clip(0, n_c - 1)].astype(np.int64), -1)
+        atom = np.where(
+            inside, label[n][near_b.clip(0, n_b - 1), near_c.clip(0, n_c - 1)].astype(np.int64), -1
+        )
 
         maps.mark_incomplete(_leaves_body(previous, atom, flags))
         previous = atom
@@ -92,7 +94,9 @@ def march(
     return maps
 
 
-def _bilinear(slab: NDArray[np.floating], b: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
+def _bilinear(
+    slab: NDArray[np.floating], b: NDArray[np.float64], c: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Interpolate between voxel centres; zero outside the lattice."""
     low_b, low_c = np.floor(b).astype(int), np.floor(c).astype(int)
     total = np.zeros(b.shape)

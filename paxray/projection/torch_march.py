@@ -139,9 +139,7 @@ def _nearest(slab: Any, b: Any, c: Any, valid: Any, outside: int) -> Any:
     import torch
 
     near_b, near_c = torch.floor(b + 0.5), torch.floor(c + 0.5)
-    inside = (
-        valid & (near_b >= 0) & (near_b < slab.shape[0]) & (near_c >= 0) & (near_c < slab.shape[1])
-    )
+    inside = valid & (near_b >= 0) & (near_b < slab.shape[0]) & (near_c >= 0) & (near_c < slab.shape[1])
     ib = near_b.clamp(0, slab.shape[0] - 1).long()
     ic = near_c.clamp(0, slab.shape[1] - 1).long()
     return torch.where(inside, slab[ib, ic].long(), outside)

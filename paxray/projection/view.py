@@ -78,7 +78,9 @@ class View:
         if min(self.size) < 1:
             raise bad("detector size", "at least one row and one column", self.size)
         if self.beam == "cone" and (self.center_mm - self.source_mm) @ self._normal <= 0:
-            raise bad("the source lies on or behind the detector", "source before the detector", self.source_mm)
+            raise bad(
+                "the source lies on or behind the detector", "source before the detector", self.source_mm
+            )
         if abs(self.direction @ self._normal) < 1e-6:
             raise bad("the rays run along the detector", "rays that cross the detector", self.direction)
 
@@ -188,7 +190,7 @@ class View:
         return out
 
     def project_points(self, world_mm: ArrayLike) -> Float64:
-        """``(..., 2)`` pixel ``(column, row)`` of world points ``(..., 3)``; NaN for points not before a cone's source."""
+        """``(..., 2)`` pixel ``(column, row)`` of world points ``(..., 3)``; NaN where a cone's source does not see."""
         world = np.asarray(world_mm, dtype=np.float64)
         homogeneous = world @ self.matrix[:, :3].T + self.matrix[:, 3]
         with np.errstate(divide="ignore", invalid="ignore"):

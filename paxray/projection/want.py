@@ -149,8 +149,12 @@ class Maps:
             return
         self.path[channel] += np.where(hit, length, 0.0)
         if self.entry is not None and self.exit is not None:
-            self.entry[channel] = np.where(hit, np.fmin(self.entry[channel], depth - length / 2), self.entry[channel])
-            self.exit[channel] = np.where(hit, np.fmax(self.exit[channel], depth + length / 2), self.exit[channel])
+            self.entry[channel] = np.where(
+                hit, np.fmin(self.entry[channel], depth - length / 2), self.entry[channel]
+            )
+            self.exit[channel] = np.where(
+                hit, np.fmax(self.exit[channel], depth + length / 2), self.exit[channel]
+            )
 
     def mark_incomplete(self, where: NDArray[np.bool_]) -> None:
         """Flag rays that cross between the body and what was not scanned."""
@@ -182,7 +186,12 @@ def reduce_facts(
     facts = empty_facts(len(met))
     rows, columns = np.arange(met.shape[1]), np.arange(met.shape[2])
     for fact, hit, length, first, last in zip(
-        facts, met, path, entry if entry is not None else path, exit_ if exit_ is not None else path, strict=True
+        facts,
+        met,
+        path,
+        entry if entry is not None else path,
+        exit_ if exit_ is not None else path,
+        strict=True,
     ):
         in_row, in_column = hit.sum(axis=1), hit.sum(axis=0)
         n = int(in_row.sum())

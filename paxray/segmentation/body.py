@@ -154,7 +154,9 @@ def _repeat(array: NDArray[np.bool_], factor: tuple[int, ...], shape: tuple[int,
     return array[tuple(slice(n) for n in shape)]
 
 
-def _ball_opening(solid: NDArray[np.bool_], spacing: NDArray[np.float64], radius_mm: float) -> NDArray[np.bool_]:
+def _ball_opening(
+    solid: NDArray[np.bool_], spacing: NDArray[np.float64], radius_mm: float
+) -> NDArray[np.bool_]:
     """Opening with a ball in mm, by two distance transforms; beyond the array the body goes on."""
     from scipy import ndimage
 

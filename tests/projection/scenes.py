@@ -55,7 +55,10 @@ def random_scene(
 
 
 def labelled(
-    atoms: NDArray[np.uint16], membership: NDArray[np.bool_], affine: NDArray[np.float64], names: tuple[str, ...]
+    atoms: NDArray[np.uint16],
+    membership: NDArray[np.bool_],
+    affine: NDArray[np.float64],
+    names: tuple[str, ...],
 ) -> LabelVolume:
     """A label volume; atoms that the table knows and no voxel has are allowed here."""
     return LabelVolume(atoms, membership, names, affine, dict.fromkeys(names, Status.PRESENT))

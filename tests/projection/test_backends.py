@@ -52,7 +52,9 @@ def assert_same(found: Projection, expected: Projection) -> None:
     assert found.facts is not None
     assert expected.facts is not None
     for name in FACTS.names or ():
-        np.testing.assert_allclose(found.facts[name], expected.facts[name], rtol=1e-5, atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(
+            found.facts[name], expected.facts[name], rtol=1e-5, atol=1e-3, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("per", ["class", "atom"])
@@ -63,7 +65,9 @@ def test_backends_agree(name: str, beam: str, sdd_mm: float, turned: bool, per: 
     """Frontal, lateral, oblique; wide fans of several stepping axes; straight and oblique grids."""
     affine = affine_of((1.1, 1.3, 1.6), SHAPE, rotation(17, 11) if turned else None)
     mu, labels = random_scene(1, SHAPE, affine)
-    view = place(Pose.named(name), Setup(beam=beam, sdd_mm=sdd_mm, size=(23, 29), margin_mm=3), mu.grid.corners_mm)  # type: ignore[arg-type]
+    view = place(
+        Pose.named(name), Setup(beam=beam, sdd_mm=sdd_mm, size=(23, 29), margin_mm=3), mu.grid.corners_mm
+    )  # type: ignore[arg-type]
     plain = project(mu, labels, view, ALL, per=per, backend="reference")  # type: ignore[arg-type]
     assert_same(project(mu, labels, view, ALL, per=per, device="cpu"), plain)  # type: ignore[arg-type]
     assert_same(by_torch(mu, labels, view, per), plain)
@@ -120,13 +124,18 @@ def test_compiled_equals_plain_everywhere(
 def test_each_output_alone_is_the_same(word: str) -> None:
     mu, labels = random_scene(4, SHAPE, affine_of((1, 1, 1), SHAPE))
     view = place(Pose.named("lao"), Setup(size=(20, 20), margin_mm=3), mu.grid.corners_mm)
-    everything, alone = project(mu, labels, view, ALL, device="cpu"), project(mu, labels, view, [word], device="cpu")
+    everything, alone = (
+        project(mu, labels, view, ALL, device="cpu"),
+        project(mu, labels, view, [word], device="cpu"),
+    )
     fields = {"path": ["path_mm"], "depth": ["entry_mm", "exit_mm"]}.get(word, [word])
     for key in ("image", "presence", "path_mm", "entry_mm", "exit_mm", "share", "incomplete", "facts"):
         if key in fields:
             np.testing.assert_allclose(
                 np.asarray(getattr(alone, key)).view(np.uint8) if word == "facts" else getattr(alone, key),
-                np.asarray(getattr(everything, key)).view(np.uint8) if word == "facts" else getattr(everything, key),
+                np.asarray(getattr(everything, key)).view(np.uint8)
+                if word == "facts"
+                else getattr(everything, key),
                 rtol=1e-6,
             )
         else:
@@ -143,7 +152,9 @@ def test_the_thread_count_changes_nothing() -> None:
 
 def test_32_bit_atoms() -> None:
     mu, labels = random_scene(6, SHAPE, affine_of((1, 1, 1), SHAPE))
-    wide = LabelVolume(labels.atoms.astype(np.uint32), labels.membership, labels.names, labels.affine, labels.status)
+    wide = LabelVolume(
+        labels.atoms.astype(np.uint32), labels.membership, labels.names, labels.affine, labels.status
+    )
     view = place(Pose.named("pa"), Setup(size=(20, 20)), mu.grid.corners_mm)
     np.testing.assert_array_equal(
         project(mu, wide, view, ["presence"], device="cpu").presence,

@@ -27,8 +27,8 @@ def _noise() -> Scene:
 
 
 def _phantom() -> Scene:
-    from paxray.anatomy.vocabulary import load_vocabulary
     from paxray.anatomy.builder import LabelBuilder
+    from paxray.anatomy.vocabulary import load_vocabulary
     from paxray.phantom.thorax import make_phantom
 
     made = make_phantom(3, (4.0, 4.0, 4.0))
@@ -213,7 +213,8 @@ def test_frontal_and_lateral_share_their_rows(fine: int) -> None:
     """With one v grid, no coarser than the voxels, a structure occupies the same rows in both."""
     for mu, labels in (_aligned_noise(), _phantom()):
         frontal, lateral = (
-            project(mu, labels, _on_columns(mu, axis, fine), ["presence"], device="cpu") for axis in ("y", "x")
+            project(mu, labels, _on_columns(mu, axis, fine), ["presence"], device="cpu")
+            for axis in ("y", "x")
         )
         for name in labels.names:
             np.testing.assert_array_equal(
@@ -239,7 +240,9 @@ def test_volume_within_one_percent_on_a_fine_free_detector(scene: Scene, angles:
         corners = grid.corners_mm - grid.center_mm
         size = tuple(int(np.ceil(2 * np.abs(corners @ axis).max() / pitch)) + 2 for axis in (v, u))
         center = grid.center_mm + 600 * direction
-        view = View("own", "parallel", center - 1200 * direction, direction, center, u, v, (pitch, pitch), size)  # type: ignore[arg-type]
+        view = View(
+            "own", "parallel", center - 1200 * direction, direction, center, u, v, (pitch, pitch), size
+        )  # type: ignore[arg-type]
         nothing = Volume(np.zeros(mask.shape, np.float32), grid.affine)
         found = project(nothing, one_class(mask, grid.affine), view, ["facts"], device="cpu")
         assert found.facts is not None

@@ -1,0 +1,1 @@
+"""A built data set as a page that a person looks at."""

@@ -1,0 +1,194 @@
+"""What a report counts, read from disk shard by shard."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paxray.dataset.layout import SPLITS, Layout
+from paxray.dataset.plan import read_plan
+from paxray.dataset.reader import Dataset
+from paxray.dataset.shard import OK, read_commit, records_of
+
+PENDING = "pending"
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """A planned case and how it ended; `PENDING` where its shard is not built."""
+
+    case_id: str
+    patient_id: str
+    split: str
+    status: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """A sample's place, without its pictures."""
+
+    sample_id: str
+    case_id: str
+    split: str
+    view: str
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """What samples say of a class.
+
+    Attributes
+    ----------
+    seen, absent, unknown
+        Samples in which it has pixels; in which it was looked for and not found; in which nothing looked for
+        it.
+    median_share
+        Of the image's pixels, over the samples in which it is seen; None where it is in none.
+    """
+
+    category: dict[str, Any]
+    seen: int
+    absent: int
+    unknown: int
+    median_share: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A data set in figures."""
+
+    cases: tuple[CaseRow, ...]
+    samples: tuple[SampleRow, ...]
+    classes: tuple[ClassRow, ...]
+
+    @property
+    def patients(self) -> int:
+        """Planned patients."""
+        return len({case.patient_id for case in self.cases})
+
+    @property
+    def case_counts(self) -> dict[str, int]:
+        """Planned cases by status, those that are well first."""
+        counts = Counter(case.status for case in self.cases)
+        return {status: counts[status] for status in sorted(counts, key=lambda s: (s != OK, s))}
+
+    @property
+    def sample_counts(self) -> dict[str, int]:
+        """Samples by split."""
+        counts = Counter(sample.split for sample in self.samples)
+        return {split: counts[split] for split in SPLITS}
+
+    @property
+    def problems(self) -> tuple[CaseRow, ...]:
+        """Cases that are neither well nor waiting."""
+        return tuple(case for case in self.cases if case.status not in (OK, PENDING))
+
+
+def summarise(dataset: Dataset) -> Summary:
+    """Count a data set's cases, samples and classes; pictures and masks are not read.
+
+    Raises
+    ------
+    DamageError
+        The plan or a commit cannot be read.
+    """
+    return Summary(_cases(dataset), _samples(dataset), _classes(dataset))
+
+
+def _cases(dataset: Dataset) -> tuple[CaseRow, ...]:
+    """Plan and commits rather than cases.parquet, which an interrupted build has not brought up to date."""
+    layout = Layout(dataset.root)
+    records = {r.case_id: r for path in layout.commits() for r in records_of(read_commit(path))}
+    rows = []
+    for planned in read_plan(layout.plan):
+        record = records.get(planned.case_id)
+        status, code, message = (record.status, record.code, record.message) if record else (PENDING, "", "")
+        rows.append(CaseRow(planned.case_id, planned.patient_id, planned.split, status, code, message))
+    return tuple(rows)
+
+
+def _samples(dataset: Dataset) -> tuple[SampleRow, ...]:
+    import pyarrow.parquet as pq
+
+    layout, columns = Layout(dataset.root), ["sample_id", "case_id", "split", "view"]
+    rows = []
+    for shard in dataset.shards:
+        rows += pq.read_table(layout.samples(shard), columns=columns).to_pylist()
+    return tuple(SampleRow(**row) for row in rows)
+
+
+def _classes(dataset: Dataset) -> tuple[ClassRow, ...]:
+    import pyarrow.parquet as pq
+
+    layout = Layout(dataset.root)
+    ids = [category["id"] for category in dataset.categories]
+    counts = {status: np.zeros(max(ids, default=0) + 1, np.int64) for status in ("absent", "unknown")}
+    shares: list[list[NDArray[np.float32]]] = [[] for _ in range(max(ids, default=0) + 1)]
+    for shard in dataset.shards:
+        sizes = pq.read_table(layout.samples(shard), columns=["sample_id", "rows", "columns"]).to_pylist()
+        pixels = {row["sample_id"]: row["rows"] * row["columns"] for row in sizes}
+        wanted = ["sample_id", "category_id", "status", "area_px"]
+        labels = pq.read_table(layout.labels(shard), columns=wanted)
+        number = labels["category_id"].to_numpy()
+        status = np.array(labels["status"].to_pylist(), dtype=str)
+        for word, total in counts.items():
+            np.add.at(total, number[status == word], 1)
+        area = np.array([area or 0 for area in labels["area_px"].to_pylist()], dtype=np.float64)
+        image = np.array([pixels[name] for name in labels["sample_id"].to_pylist()], dtype=np.float64)
+        share = (area / image).astype(np.float32)
+        for found in np.unique(number[area > 0]):
+            shares[found].append(share[(number == found) & (area > 0)])
+    rows = []
+    for category in dataset.categories:
+        number = category["id"]
+        found = np.concatenate(shares[number]) if shares[number] else np.zeros(0, np.float32)
+        rows.append(
+            ClassRow(
+                category=category,
+                seen=len(found),
+                absent=int(counts["absent"][number]),
+                unknown=int(counts["unknown"][number]),
+                median_share=float(np.median(found)) if len(found) else None,
+            )
+        )
+    return tuple(rows)
+
+
+def choose_samples(samples: tuple[SampleRow, ...], count: int) -> tuple[SampleRow, ...]:
+    """Pick at most `count` samples, spread evenly over splits and cases, the views of a case together.
+
+    Every split that has samples gets at least one while there is room; beyond that by size. The same data set
+    gives the same choice.
+    """
+    by_split: dict[str, dict[str, list[SampleRow]]] = {}
+    for sample in samples:
+        by_split.setdefault(sample.split, {}).setdefault(sample.case_id, []).append(sample)
+    order = [split for split in SPLITS if split in by_split]
+    chosen: list[SampleRow] = []
+    for split, room in zip(order, _rooms([_size(by_split[s]) for s in order], count), strict=True):
+        cases = list(by_split[split].values())
+        views = max(len(views) for views in cases)
+        wanted = min(len(cases), -(-room // views))
+        # The first case, and others at even distances.
+        picked = [cases[n * len(cases) // wanted] for n in range(wanted)]
+        chosen += [sample for views_of_case in picked for sample in views_of_case][:room]
+    return tuple(chosen)
+
+
+def _size(cases: dict[str, list[SampleRow]]) -> int:
+    return sum(map(len, cases.values()))
+
+
+def _rooms(sizes: list[int], count: int) -> list[int]:
+    """Share `count` places out: one each as far as they go, the rest to whom most is missing for its size."""
+    rooms = [0] * len(sizes)
+    for _ in range(min(count, sum(sizes))):
+        open_ = [n for n, size in enumerate(sizes) if rooms[n] < size]
+        rooms[min(open_, key=lambda n: (rooms[n] > 0, rooms[n] / sizes[n], n))] += 1
+    return rooms

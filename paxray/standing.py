@@ -1,0 +1,161 @@
+"""What stands in a data set, what is asked for, and how the two differ."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from paxray._version import __version__
+from paxray.anatomy.catalog import Catalog
+from paxray.config import Pipeline, flatten
+from paxray.dataset.layout import SCHEMA_VERSION
+from paxray.dataset.schema import sample_schema
+from paxray.dataset.shard import CaseRecord
+from paxray.errors import ConfigError
+from paxray.inputs import InputHashes
+from paxray.io.cases import Case
+from paxray.produce import STAGE_VERSIONS
+
+#: Packages whose versions decide the bytes of a data set.
+ENVIRONMENT_PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "pillow",
+    "pyarrow",
+    "pycocotools",
+    "nibabel",
+    "SimpleITK",
+    "pydicom",
+)
+
+
+def basis_of(
+    pipeline: Pipeline, catalog: Catalog, classes: tuple[str, ...], numerics: str, extra: list[str]
+) -> dict[str, Any]:
+    """All that every case's outcome depends on."""
+    content = pipeline.content()
+    del content["splits"], content["shard_cases"]
+    content["labels"].pop("catalog")
+    return {
+        "schema": SCHEMA_VERSION,
+        "stages": STAGE_VERSIONS,
+        "numerics": numerics,
+        "catalog": catalog.fingerprint(classes),
+        "extra_columns": extra,
+        "pipeline": content,
+    }
+
+
+def case_identity(case: Case) -> dict[str, Any]:
+    """What of a case's row reaches its samples, or says how its masks are read."""
+    return {
+        "patient_id": case.patient_id,
+        "vocabularies": [source.vocabulary for source in case.masks],
+        "source": case.source,
+        "license": case.license,
+        "extra": case.extra,
+    }
+
+
+def differences_of(manifest: dict[str, Any] | None, basis: dict[str, Any]) -> list[str]:
+    """One line for each setting that differs; none without a manifest."""
+    if manifest is None:
+        return []
+    old, new = flatten(manifest["basis"]), flatten(basis)
+    out = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key, "(not set)"), new.get(key, "(not set)")
+        if before != after:
+            if key == "catalog":
+                before, after = f"definitions {str(before)[:8]}", f"definitions {str(after)[:8]}"
+            out.append(f"{key}: stands {_brief(before)}, asked for {_brief(after)}")
+    return out
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def changed(differences: list[str]) -> ConfigError:
+    """The error that shows the differences."""
+    shown = differences[:12] + ([f"and {len(differences) - 12} more"] if len(differences) > 12 else [])
+    return ConfigError(
+        "what is asked for differs from what stands:\n    " + "\n    ".join(shown),
+        do="--update to redo exactly what depends on it, or another --out to keep both",
+        code="pipeline_changed",
+    )
+
+
+def what_moved(case: Case, record: CaseRecord, hashes: InputHashes) -> str:
+    """What of a case's inputs is not what was built from."""
+    new = hashes.of(case)
+    names = [n for n in sorted(new.keys() | record.inputs.keys()) if new.get(n) != record.inputs.get(n)]
+    return f"other content in {', '.join(names)}" if names else "its row in the case table changed"
+
+
+def extra_columns_of(cases: list[Case], manifest: dict[str, Any] | None) -> list[str]:
+    """Columns of the case table that reach the samples; a standing data set keeps those it has."""
+    here = list(dict.fromkeys(name for case in cases for name in case.extra))
+    if manifest is None:
+        sample_schema(here)  # refuses names that are taken
+        return here
+    old: list[str] = manifest["basis"]["extra_columns"]
+    return old + [name for name in here if name not in old]
+
+
+def categories_of(classes: tuple[str, ...], manifest: dict[str, Any] | None) -> dict[str, int]:
+    """Class to id from 1; ids once given stay."""
+    ids = {row["name"]: row["id"] for row in manifest["categories"]} if manifest else {}
+    for name in classes:
+        if name not in ids:
+            ids[name] = max(ids.values(), default=0) + 1
+    return ids
+
+
+def category_rows(categories: dict[str, int], catalog: Catalog) -> list[dict[str, Any]]:
+    """The categories as the manifest lists them."""
+    rows = []
+    for name, number in categories.items():
+        known = catalog.get(name)
+        rows.append(
+            {
+                "id": number,
+                "name": name,
+                "supercategory": known.group if known else "",
+                "parts": list(known.parts) if known else [],
+                "laterality": known.laterality if known else "",
+                "snomed_ct": known.snomed_ct if known else "",
+                "snomed_laterality": known.snomed_laterality if known else "",
+                "colour": list(known.colour) if known else [128, 128, 128],
+                "rule": known.rule if known else "",
+            }
+        )
+    return rows
+
+
+def manifest_of(
+    pipeline: Pipeline,
+    basis: dict[str, Any],
+    categories: dict[str, int],
+    catalog: Catalog,
+) -> dict[str, Any]:
+    """``dataset.json`` of a build that has begun."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "name": pipeline.name,
+        "description": pipeline.description,
+        "notice": "A research data set, not for clinical use.",
+        "counts": None,  # until a build has come to its end
+        "duplicates": [],
+        "pipeline": pipeline.effective(),
+        "basis": basis,
+        "environment": {
+            "paxray": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ENVIRONMENT_PACKAGES},
+        },
+        "categories": category_rows(categories, catalog),
+    }

@@ -1,0 +1,412 @@
+"""The build: complete, resumable, deterministic, and indifferent to bad cases."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paxray.api import build, load
+from paxray.config import Pipeline, parse_pipeline
+from paxray.dataset.verify import verify
+from paxray.errors import ConfigError, DamageError
+
+
+def digests(root: Path) -> dict[str, str]:
+    """SHA-256 of all canonical files."""
+    return {
+        str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(root.rglob("*"))
+        if p.is_file() and p.relative_to(root).parts[0] not in ("logs", "exports", "report")
+    }
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def write_rows(table: Path, rows: list[dict[str, str]], beside: Path) -> Path:
+    """Write a table elsewhere that names the files beside another one."""
+    for row in rows:
+        for key in ("ct", "masks"):
+            if row.get(key) and not Path(row[key]).is_absolute():
+                row[key] = os.path.relpath(beside / row[key], table.parent)
+    with table.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return table
+
+
+def changed(pipeline: Pipeline, **changes: Any) -> Pipeline:
+    return parse_pipeline(pipeline.effective() | changes)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, built: Path) -> Path:
+    """A copy of the built data set."""
+    return Path(shutil.copytree(built, tmp_path / "dataset"))
+
+
+def test_layout(built: Path) -> None:
+    files = set(digests(built))
+    assert {"dataset.json", "plan.parquet", "cases.parquet", "README.md", "SHA256SUMS"} <= files
+    shards = {f.split("/")[1].removesuffix(".parquet") for f in files if f.startswith("samples/")}
+    assert {s.rsplit("-", 1)[0] for s in shards} == {"train", "val", "test"}
+    for shard in shards:
+        assert {f"labels/{shard}.parquet", f"commits/{shard}.json"} <= files
+    assert not [f for f in files if ".tmp" in f]
+
+
+def test_samples_read_back(built: Path) -> None:
+    data = load(built)
+    assert len(data) == 8
+    assert len(load(built, "train")) + len(load(built, "val")) + len(load(built, "test")) == 8
+    for sample in data:
+        assert sample.image.shape == sample.signal.shape == sample.incomplete.shape == (96, 80) == sample.size
+        assert sample.image.dtype == np.uint8
+        assert sample.signal.max() > 3  # a chest is more than 15 cm of water thick
+        np.testing.assert_array_equal(data[sample.id].image, sample.image)
+        assert sample.view.name == sample.row["view"]
+        heart, body = sample.masks["heart"], sample.masks["body"]
+        assert 0 < heart.sum() < body.sum()
+        assert not (heart & ~body).any()
+        facts = sample.facts.loc["heart"]
+        assert facts["area_px"] == heart.sum()
+        assert facts["view_status"] == "whole"
+        v, u = np.nonzero(heart)
+        assert list(facts["bbox"]) == [u.min(), v.min(), np.ptp(u) + 1, np.ptp(v) + 1]
+        np.testing.assert_allclose(facts["centroid_px"], [u.mean(), v.mean()])
+        assert facts["entry_mean_mm"] + facts["path_mean_mm"] <= facts["exit_mean_mm"] + 1e-6
+        assert sample.row["sex"] in ("F", "M"), "columns of the case table reach the samples"
+
+
+def test_what_nothing_looked_for_is_unknown_not_empty(built: Path) -> None:
+    sample = next(iter(load(built)))
+    assert sample.facts.loc["brain", "status"] == "unknown"
+    with pytest.raises(KeyError, match="nothing looked for it"):
+        sample.masks["brain"]
+
+
+def test_patients_right_is_on_image_left(built: Path) -> None:
+    for sample in load(built):
+        if sample.view.name == "pa":
+            left, right = (sample.facts.loc[f"lung_{side}", "centroid_px"][0] for side in ("left", "right"))
+            assert right < left
+        else:
+            assert sample.facts.loc["sternum", "centroid_px"][0] < sample.facts.loc["spine", "centroid_px"][0]
+
+
+def test_a_second_build_does_nothing(dataset: Path, phantom_table: Path, small_pipeline: Pipeline) -> None:
+    before = digests(dataset)
+    times = {p: p.stat().st_mtime_ns for p in (dataset / "samples").iterdir()}
+    result = build(small_pipeline, phantom_table, dataset)
+    assert result.made == result.shards_done == 0
+    assert result.log is None
+    assert digests(dataset) == before
+    assert {p: p.stat().st_mtime_ns for p in (dataset / "samples").iterdir()} == times
+
+
+def test_bytes_do_not_depend_on_workers(
+    tmp_path: Path, built: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    events = []
+    build(small_pipeline, phantom_table, tmp_path / "two", workers=2, on_event=events.append)
+    assert digests(tmp_path / "two") == digests(built)
+    assert sorted(e.name for e in events if e.kind == "case") == sorted(load(built).cases["case_id"])
+
+
+def test_bytes_do_not_depend_on_row_order(
+    tmp_path: Path, built: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    turned = write_rows(tmp_path / "turned.csv", rows_of(phantom_table)[::-1], phantom_table.parent)
+    build(small_pipeline, turned, tmp_path / "out")
+    assert digests(tmp_path / "out") == digests(built)
+
+
+def test_a_killed_build_goes_on_and_ends_the_same(
+    tmp_path: Path, built: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    """SIGKILL once the first shard is committed; the next build completes it byte for byte."""
+    out = tmp_path / "out"
+    script = (
+        "import json, sys\n"
+        "from paxray.api import build\nfrom paxray.config import parse_pipeline\n"
+        "build(parse_pipeline(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3])\n"
+    )
+    arguments = [json.dumps(small_pipeline.effective()), str(phantom_table), str(out)]
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments])
+    deadline = time.monotonic() + 120
+    while not list(out.glob("commits/*.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(out.glob("commits/*.json")), "the build never committed a shard"
+    assert not (out / "SHA256SUMS").exists() or process.returncode == 0
+    assert verify(out).findings == ()
+    build(small_pipeline, phantom_table, out)
+    assert digests(out) == digests(built)
+
+
+def test_torn_shard_is_built_again(
+    dataset: Path, built: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    """A shard without its commit counts for nothing, whatever lies there."""
+    (dataset / "commits" / "train-00000.json").unlink()
+    (dataset / "labels" / "train-00000.parquet").write_bytes(b"half")
+    result = build(small_pipeline, phantom_table, dataset)
+    assert result.shards_done == 1
+    assert digests(dataset) == digests(built)
+
+
+def test_a_changed_pipeline_stops_and_shows_the_difference(
+    dataset: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    before = digests(dataset)
+    other = changed(small_pipeline, physics={"energy_kev": 80.0})
+    with pytest.raises(ConfigError, match=r"pipeline.physics.energy_kev: stands 65.0, asked for 80.0"):
+        build(other, phantom_table, dataset)
+    assert digests(dataset) == before
+    result = build(other, phantom_table, dataset, update=True)
+    assert result.made == 4
+    assert digests(dataset)["labels/train-00000.parquet"] == before["labels/train-00000.parquet"]
+    assert digests(dataset)["samples/train-00000.parquet"] != before["samples/train-00000.parquet"]
+    assert build(other, phantom_table, dataset).made == 0
+
+
+def test_a_changed_input_stops_and_update_redoes_only_it(
+    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    folder = Path(shutil.copytree(phantom_table.parent, tmp_path / "cases"))
+    table, out = folder / phantom_table.name, tmp_path / "out"
+    build(small_pipeline, table, out)
+    victim = rows_of(table)[0]
+    other = folder / rows_of(table)[1]["ct"]
+    time.sleep(0.01)
+    shutil.copyfile(other, folder / victim["ct"])
+    shutil.copyfile(folder / rows_of(table)[1]["masks"].split("=")[0], folder / victim["masks"].split("=")[0])
+    with pytest.raises(ConfigError, match=f"case '{victim['case_id']}': other content in ct"):
+        build(small_pipeline, table, out)
+    result = build(small_pipeline, table, out, update=True)
+    assert result.made == 1
+    assert len(result.duplicates) == 1
+    assert "the same CT stands under several patients" in result.duplicates[0]
+    assert verify(out, deep=True).findings == ()
+
+
+def test_new_cases_are_added_and_nothing_moves(
+    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    out = tmp_path / "out"
+    first = build(small_pipeline, phantom_table, out, limit=2)
+    assert first.made == 2
+    before = digests(out)
+    second = build(small_pipeline, phantom_table, out)
+    assert second.made == 2
+    for name, value in before.items():
+        if name.startswith(("samples/", "labels/", "commits/")):
+            assert digests(out)[name] == value
+    assert verify(out, deep=True).findings == ()
+    assert len(load(out)) == 8
+
+
+def test_cases_that_left_the_table_stay(
+    dataset: Path, tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    result = build(small_pipeline, phantom_table, dataset, limit=1)
+    assert result.made == 0
+    assert len(load(dataset)) == 8
+
+
+@pytest.fixture
+def bad_table(tmp_path: Path, phantom_table: Path) -> Path:
+    """Four good cases and three bad ones: a corrupt CT, a missing one, masks 7 mm off."""
+    import nibabel as nib
+
+    rows = rows_of(phantom_table)
+    folder = phantom_table.parent
+    torn = tmp_path / "torn.nii.gz"
+    torn.write_bytes((folder / rows[0]["ct"]).read_bytes()[:5000])
+    off = tmp_path / "off.nii.gz"
+    image = nib.load(folder / rows[1]["masks"].split("=")[0])
+    affine = image.affine.copy()
+    affine[0, 3] += 7.0
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), off)
+    bad = [
+        {**rows[0], "case_id": "corrupt", "patient_id": "b1", "ct": str(torn)},
+        {**rows[0], "case_id": "missing", "patient_id": "b2", "ct": str(tmp_path / "none.nii.gz")},
+        {**rows[1], "case_id": "mismatched", "patient_id": "b3", "masks": str(off)},
+    ]
+    return write_rows(tmp_path / "bad.csv", rows + bad, folder)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_cases_are_listed_and_harm_no_other(
+    tmp_path: Path, bad_table: Path, small_pipeline: Pipeline, workers: int
+) -> None:
+    result = build(small_pipeline, bad_table, tmp_path / "out", workers=workers)
+    assert result.cases == {"ok": 4, "failed": 3}
+    codes = {record.case_id: record.code for record in result.failed}
+    assert codes == {"corrupt": "unreadable", "missing": "missing_file", "mismatched": "mask_mismatch"}
+    cases = load(tmp_path / "out").cases.set_index("case_id")
+    assert cases.loc["mismatched", "status"] == "failed"
+    # 7 mm on a 5 mm grid is 2 mm from the nearest voxel.
+    assert "2" in cases.loc["mismatched", "message"]
+    assert "mm" in cases.loc["mismatched", "message"]
+    assert str(tmp_path) not in cases.loc["corrupt", "message"], "files are named relative to the table"
+    assert len(load(tmp_path / "out")) == 8
+    assert verify(tmp_path / "out", deep=True).findings == ()
+    # They wait for --retry-failed ...
+    assert build(small_pipeline, bad_table, tmp_path / "out").made == 0
+    # ... and once mended come out as if they had never failed.
+    shutil.copyfile(bad_table.parent / rows_of(bad_table)[0]["ct"], tmp_path / "none.nii.gz")
+    rows = rows_of(bad_table)
+    again = build(small_pipeline, bad_table, tmp_path / "out", retry_failed=True)
+    assert again.made == 1
+    assert again.cases == {"ok": 5, "failed": 2}
+    assert len(rows) == 7
+
+
+def test_a_flipped_byte_is_found_and_named(dataset: Path) -> None:
+    assert verify(dataset, deep=True).findings == ()
+    for name in digests(dataset):
+        path = dataset / name
+        good = path.read_bytes()
+        bad = bytearray(good)
+        bad[len(bad) // 2] ^= 0x01
+        path.write_bytes(bad)
+        found = verify(dataset).findings
+        assert found, name
+        if name != "SHA256SUMS":  # there a flipped digit speaks of the file that it is for
+            assert name in {finding.file for finding in found}
+        path.write_bytes(good)
+    assert verify(dataset).findings == ()
+
+
+def test_missing_and_foreign_files_are_found(dataset: Path) -> None:
+    (dataset / "labels" / "train-00000.parquet").unlink()
+    shutil.copyfile(dataset / "samples" / "train-00000.parquet", dataset / "samples" / "train-00009.parquet")
+    files = {finding.file for finding in verify(dataset).findings}
+    assert files == {"labels/train-00000.parquet", "samples/train-00009.parquet"}
+
+
+def test_deep_verification_reads_what_columns_say(dataset: Path) -> None:
+    """Consistent checksums, wrong content: a mask that is not its area's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from paxray.dataset.checksums import write_checksums
+    from paxray.dataset.layout import Layout
+    from paxray.files import read_json, sha256_of, write_json
+
+    path = dataset / "labels" / "train-00000.parquet"
+    table = pq.read_table(path)
+    areas = [None if a is None else a + 1 for a in table["area_px"].to_pylist()]
+    table = table.set_column(table.schema.get_field_index("area_px"), "area_px", pa.array(areas, pa.int64()))
+    pq.write_table(table, path)
+    commit = dataset / "commits" / "train-00000.json"
+    content = read_json(commit)
+    content["files"]["labels/train-00000.parquet"]["sha256"] = sha256_of(path)
+    write_json(commit, content)
+    write_checksums(Layout(dataset))
+    assert verify(dataset).findings == ()
+    found = verify(dataset, deep=True).findings
+    assert found
+    assert "area_px says" in found[0].what
+
+
+def test_other_readers_read_the_folders_as_they_are(built: Path) -> None:
+    """pandas, Dask and Hugging Face datasets; images as images."""
+    import dask.dataframe as dd
+    import pandas as pd
+    from datasets import load_dataset
+    from PIL import Image
+
+    for folder, rows in (("samples", 8), ("labels", 8 * len(load(built).categories))):
+        frame = pd.read_parquet(built / folder)
+        assert len(frame) == rows
+        assert len(dd.read_parquet(built / folder)) == rows
+        found = load_dataset(str(built / folder), cache_dir=str(built.parent / f"cache-{folder}"))
+        assert sum(len(part) for part in found.values()) == rows
+        assert set(found) == {"train", "validation", "test"}
+    sample = load(built)[0]
+    again = load_dataset(str(built / "samples"), cache_dir=str(built.parent / "cache-samples"))
+    rows_by_id = {row["sample_id"]: row for part in again.values() for row in part}
+    image = rows_by_id[sample.id]["image"]
+    assert isinstance(image, Image.Image)
+    np.testing.assert_array_equal(np.asarray(image), sample.image)
+    assert rows_by_id[sample.id]["matrix"] == sample.view.matrix.ravel().tolist()
+    # The 8-bit picture survives what loaders do to it.
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB"))[..., 1], sample.image)
+
+
+def test_checksums_are_coreutils(built: Path) -> None:
+    if shutil.which("sha256sum") is None:
+        pytest.skip("sha256sum is not installed")
+    done = subprocess.run(
+        ["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=built, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_nothing_of_this_machine_in_canonical_files(built: Path, phantom_table: Path) -> None:
+    import platform
+
+    words = [
+        str(built).encode(),
+        str(phantom_table.parent).encode(),
+        platform.node().encode(),
+        str(Path.home()).encode(),
+    ]
+    for name in digests(built):
+        content = (built / name).read_bytes()
+        for word in words:
+            assert len(word) < 4 or word not in content, f"{word!r} in {name}"
+
+
+def test_foreign_folder_is_not_written_to(
+    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not empty and holds no data set"):
+        build(small_pipeline, phantom_table, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "logs") == ["thesis.txt"]
+
+
+def test_two_builds_at_once_are_refused(dataset: Path, phantom_table: Path, small_pipeline: Pipeline) -> None:
+    import fcntl
+
+    with (dataset / "logs" / "build.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another build is at work"):
+            build(small_pipeline, phantom_table, dataset)
+
+
+def test_committed_shard_without_its_tables_is_damage(
+    dataset: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    (dataset / "samples" / "train-00000.parquet").unlink()
+    with pytest.raises(DamageError, match="lacks its tables"):
+        build(small_pipeline, phantom_table, dataset)
+
+
+def test_case_table_column_that_samples_have_is_refused(
+    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    rows = [{**row, "image": "x"} for row in rows_of(phantom_table)]
+    table = write_rows(tmp_path / "t.csv", rows, phantom_table.parent)
+    with pytest.raises(ConfigError, match="column 'image'"):
+        build(small_pipeline, table, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
