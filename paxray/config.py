@@ -103,12 +103,15 @@ class PhysicsConfig(_Strict):
 class DisplayConfig(_Strict):
     """The 8-bit picture; see `paxray.radiography.display.Display`."""
 
-    low_percentile: float = Field(Display.low_percentile, ge=0, lt=50)
-    high_percentile: float = Field(Display.high_percentile, gt=50, le=100)
-    toe: float = Field(Display.toe, ge=0, lt=1)
-    contrast: float = Field(Display.contrast, ge=1)
+    compression: float = Field(Display.compression, gt=0, le=1)
     detail: float = Field(Display.detail, ge=0)
     detail_radius: float = Field(Display.detail_radius, gt=0, lt=1)
+    edge: float = Field(Display.edge, ge=0)
+    edge_radius: float = Field(Display.edge_radius, gt=0, lt=1)
+    low_percentile: float = Field(Display.low_percentile, ge=0, lt=50)
+    high_percentile: float = Field(Display.high_percentile, gt=50, le=100)
+    slope: float = Field(Display.slope, ge=0)
+    base: float = Field(Display.base, ge=0, lt=1)
 
     def display(self) -> Display:
         """The same as a plain value."""

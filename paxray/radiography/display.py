@@ -8,35 +8,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Line integrals below this are direct exposure: beside the patient.
+#: Line integrals below this are direct exposure, beside the patient.
 DIRECT_EXPOSURE = 0.15
+
+
+#: A line integral of mid-chest, about 15 cm of water: where compressing the coarse scale leaves grey levels as they are.
+MID_CHEST = 3.0
 
 
 @dataclass(frozen=True)
 class Display:
-    """How line integrals become grey levels.
+    """How line integrals become grey levels, as the processing of digital chest radiography does.
+
+    A chest spans more than a film can show. The coarse scale (what the patient's thickness does) is compressed by a
+    power, medium and fine structure keep or gain contrast, and an S-shaped curve as of film ends it.
 
     Parameters
     ----------
+    compression
+        Exponent on the coarse scale: 1 leaves it, smaller evens out thin and thick parts.
+    detail, edge
+        Gain of structure finer than `detail_radius`, and of that finer than `edge_radius` on top.
+    detail_radius, edge_radius
+        Standard deviations of the Gaussians that part the scales, as fractions of the image height.
     low_percentile, high_percentile
-        The window's ends, as percentiles of the line integral over the exposed patient (rays that are
-        not direct exposure and, where known, not incomplete).
-    toe
-        Grey level (0..1) of the window's lower end; what is thinner runs down to black.
-    contrast
-        Slope of the S-shaped curve in mid-window relative to a straight line; 1 is straight.
-    detail
-        Gain of unsharp masking, 0 for none.
-    detail_radius
-        Its Gaussian's standard deviation as a fraction of the image height.
+        The window's ends, as percentiles over the exposed patient (rays that are neither direct exposure nor
+        incomplete).
+    slope
+        Steepness of the S-shaped curve; 0 is straight.
+    base
+        Grey level (0..1) of the window's lower end; what is thinner than the patient runs down to black.
     """
 
-    low_percentile: float = 1.0
-    high_percentile: float = 99.0
-    toe: float = 0.12
-    contrast: float = 1.25
-    detail: float = 0.6
-    detail_radius: float = 0.02
+    compression: float = 0.35
+    detail: float = 1.2
+    detail_radius: float = 0.035
+    edge: float = 1.4
+    edge_radius: float = 0.007
+    low_percentile: float = 3.0
+    high_percentile: float = 99.3
+    slope: float = 5.5
+    base: float = 0.06
 
 
 def render_display(
@@ -57,40 +69,43 @@ def render_display(
 
     Returns
     -------
-    image : ``(rows, columns)`` uint8, 0 for direct exposure.
-    parameters : what was applied, window ends included, to be stored with the image.
+    image : ``(rows, columns)`` uint8, 0 where nothing attenuates.
+    parameters : what was applied, the window's ends included, to be stored with the image.
     """
-    from scipy import ndimage
-
     display = display or Display()
     value = line_integral.astype(np.float64)
     exposed = value > DIRECT_EXPOSURE
-    chosen = exposed if incomplete is None else exposed & ~incomplete
-    if not chosen.any():
-        chosen = exposed
-    if not chosen.any():
+    if not exposed.any():
         return np.zeros(value.shape, np.uint8), {**asdict(display), "window_low": None, "window_high": None}
-    low, high = np.percentile(value[chosen], [display.low_percentile, display.high_percentile])
-    if high - low < 1e-6:
-        low, high = low - 0.5, high + 0.5
-    if display.detail > 0:
-        sigma = max(display.detail_radius * value.shape[0], 0.5)
-        # Smooth inside the patient only, or the skin line would ring.
-        weight = ndimage.gaussian_filter(exposed.astype(np.float64), sigma)
-        smooth = ndimage.gaussian_filter(np.where(exposed, value, 0.0), sigma) / np.maximum(weight, 1e-9)
-        value = value + display.detail * np.where(exposed, value - smooth, 0.0)
-    grey = display.toe + (1 - display.toe) * _s_curve((value - low) / (high - low), display.contrast)
-    # Below the window the toe runs down to black at zero attenuation.
-    thin = display.toe * np.clip(value / low, 0, 1) if low > 0 else np.zeros_like(value)
-    grey = np.where(value < low, thin, grey)
+    coarse = _smooth(value, exposed, display.detail_radius)
+    shown = coarse**display.compression * MID_CHEST ** (1 - display.compression)
+    shown += display.detail * (value - coarse)
+    shown += display.edge * (value - _smooth(value, exposed, display.edge_radius))
+    chosen = exposed if incomplete is None else exposed & ~incomplete
+    sample = shown[chosen] if chosen.any() else shown[exposed]
+    low, high = np.percentile(sample, [display.low_percentile, display.high_percentile])
+    span = max(float(high - low), 1e-6)
+    grey = display.base + (1 - display.base) * _s_curve((shown - low) / span, display.slope)
+    # Skin and clothes thinner than the patient run down to black, without a step at the threshold.
+    grey *= np.clip(value / (2 * DIRECT_EXPOSURE), 0, 1)
     image = np.rint(255 * np.clip(grey, 0, 1)).astype(np.uint8)
     return image, {**asdict(display), "window_low": float(low), "window_high": float(high)}
 
 
-def _s_curve(x: NDArray[np.float64], contrast: float) -> NDArray[np.float64]:
-    """Odd about the middle, from (0, 0) to (1, 1), slope `contrast` in the middle, flat beyond the ends."""
+def _smooth(value: NDArray[np.float64], inside: NDArray[np.bool_], radius: float) -> NDArray[np.float64]:
+    """Gaussian mean over the patient only, or the skin line would ring; `value` itself outside."""
+    from scipy import ndimage
+
+    sigma = max(radius * value.shape[0], 0.5)
+    weight = ndimage.gaussian_filter(inside.astype(np.float64), sigma)
+    mean = ndimage.gaussian_filter(np.where(inside, value, 0.0), sigma) / np.maximum(weight, 1e-9)
+    return np.where(inside, np.maximum(mean, 0.0), value)
+
+
+def _s_curve(x: NDArray[np.float64], slope: float) -> NDArray[np.float64]:
+    """A logistic curve through (0, 0) and (1, 1), clipped there; straight for slope 0."""
     x = np.clip(x, 0, 1)
-    if contrast <= 1:
+    if slope <= 0:
         return x
-    half = np.abs(2 * x - 1)
-    return 0.5 + 0.5 * np.sign(2 * x - 1) * (1 - (1 - half) ** contrast) / 1.0
+    end = np.tanh(slope / 4)
+    return 0.5 + 0.5 * np.tanh(slope / 2 * (x - 0.5)) / end

@@ -89,7 +89,7 @@ def _render(dataset: Dataset, summary: Summary, shown: list[Sample]) -> str:
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("paxray", "report"),
-        autoescape=False,
+        autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
