@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from paxray.dataset.layout import Layout
-from paxray.errors import ConfigError
+from paxray.errors import ConfigError, PaxrayError
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def only_build(layout: Layout) -> Iterator[None]:
             ) from None
         try:
             yield
-        except ConfigError:
+        except PaxrayError:
             if not existed:
                 # Nothing was begun: leave no folder behind that looks like a data set.
                 (layout.logs / "build.lock").unlink(missing_ok=True)

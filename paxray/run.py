@@ -30,7 +30,7 @@ from paxray.dataset.shard import (
     records_of,
     write_shard,
 )
-from paxray.errors import CaseError, ConfigError, DamageError, PaxrayError
+from paxray.errors import CaseError, ConfigError, DamageError, PaxrayError, ResourceError
 from paxray.files import digest, read_json, write_json
 from paxray.inputs import InputHashes
 from paxray.io.cases import Case
@@ -340,6 +340,13 @@ def _build_case(case: Case, job: ShardJob, catalog: Catalog, clock: Clock) -> Ca
         return CaseTables(CaseRecord(**common, status=FAILED, code=error.code, message=str(error)))
     except PaxrayError:
         raise
+    except ImportError as error:
+        # A package is missing on this machine: no case's fault, and every case would fail alike.
+        raise ResourceError(
+            f"a package is missing: {error.name}",
+            found=str(error),
+            do="install paxray again with its dependencies",
+        ) from error
     except MemoryError as error:
         message = f"out of memory: {error}"
         return CaseTables(CaseRecord(**common, status=FAILED, code="out_of_memory", message=message))
@@ -375,7 +382,7 @@ def _on_dask(jobs: list[ShardJob], workers: int, on_event: Callable[[Event], Non
             n_workers=min(workers, len(jobs)),
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=40,
             memory_limit=0,
         ) as cluster,

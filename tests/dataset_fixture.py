@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from paxray.dataset.files import write_json
 from paxray.dataset.layout import SPLITS, Layout
 from paxray.dataset.plan import Planned, write_plan
 from paxray.dataset.rle import encode_mask
 from paxray.dataset.schema import label_schema, sample_schema, write_table
 from paxray.dataset.shard import FAILED, OK, CaseRecord, CaseTables, write_shard
+from paxray.files import write_json
 from paxray.projection.view import View
 
 #: (name, group, parts); the last is always `unknown`, the one before always `absent`.

@@ -51,7 +51,9 @@ def test_mistakes_are_explained(change: dict[str, object], message: str) -> None
 
 
 def test_views_of_ones_own() -> None:
-    pipeline = parse_pipeline(GOOD | {"views": ["pa", {"name": "tilted", "azimuth_deg": 10, "elevation_deg": 5}]})
+    pipeline = parse_pipeline(
+        GOOD | {"views": ["pa", {"name": "tilted", "azimuth_deg": 10, "elevation_deg": 5}]}
+    )
     pose = pipeline.views[1].pose()
     assert (pose.name, pose.azimuth_deg, pose.elevation_deg, pose.mirrored) == ("tilted", 10, 5, False)
 

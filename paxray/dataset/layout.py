@@ -59,5 +59,7 @@ class Layout:
         return self.root / "commits" / f"{shard}.json"
 
     def commits(self) -> list[Path]:
-        """All commits, in order of shard."""
-        return sorted((self.root / "commits").glob("*.json"))
+        """All commits: train, val, test, and in order of shard within each."""
+        found = (self.root / "commits").glob("*.json")
+        rank = {split: n for n, split in enumerate(SPLITS)}
+        return sorted(found, key=lambda path: (rank.get(path.stem.rsplit("-", 1)[0], len(SPLITS)), path.name))

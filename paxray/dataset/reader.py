@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.dataset.layout import SCHEMA_VERSION, Layout
+from paxray.dataset.layout import SCHEMA_VERSION, SPLITS, Layout
 from paxray.dataset.rle import decode_mask
 from paxray.dataset.shard import read_commit
 from paxray.errors import ConfigError, DamageError, suggest
@@ -80,7 +81,12 @@ class Sample:
     @property
     def incomplete(self) -> NDArray[np.bool_]:
         """``(rows, columns)`` rays that leave the body where the scan ends."""
-        return decode_mask(self._row["incomplete"], self.size)
+        return decode_mask(self.incomplete_rle, self.size)
+
+    @property
+    def incomplete_rle(self) -> str:
+        """The same as stored: compressed COCO run lengths."""
+        return str(self._row["incomplete"])
 
     @cached_property
     def view(self) -> View:
@@ -155,10 +161,9 @@ class Dataset:
                 found=f"schema {self.manifest.get('schema')}",
                 do="read it with the paxray that wrote it",
             )
-        known = list(self.manifest["pipeline"]["splits"])
-        if split is not None and split not in known:
-            raise ConfigError(f"no split '{split}'", expected="train, val or test", do=suggest(split, known))
-        self._split = split
+        if split is not None and split not in SPLITS:
+            raise ConfigError(f"no split '{split}'", expected=", ".join(SPLITS), do=suggest(split, SPLITS))
+        self.split = split
 
     @property
     def root(self) -> Path:
@@ -180,7 +185,7 @@ class Dataset:
     def shards(self) -> list[str]:
         """Committed shards, in order."""
         commits = (read_commit(path) for path in self._layout.commits())
-        return [c["shard"] for c in commits if self._split in (None, c["split"])]
+        return [c["shard"] for c in commits if self.split in (None, c["split"])]
 
     @cached_property
     def _index(self) -> list[tuple[str, int, str]]:
@@ -189,7 +194,10 @@ class Dataset:
 
         out = []
         for shard in self.shards:
-            ids = pq.read_table(self._layout.samples(shard), columns=["sample_id"])["sample_id"].to_pylist()
+            with _damage(f"samples/{shard}.parquet"):
+                ids = pq.read_table(self._layout.samples(shard), columns=["sample_id"])[
+                    "sample_id"
+                ].to_pylist()
             out += [(shard, n, name) for n, name in enumerate(ids)]
         return out
 
@@ -213,14 +221,13 @@ class Dataset:
                 raise KeyError(f"no sample '{key}'. {suggest(key, self.ids)}".strip())
             key = self._place[key]
         shard, row, name = self._index[key]
-        with pq.ParquetFile(self._layout.samples(shard)) as file:
-            for group in range(file.num_row_groups):
-                size = file.metadata.row_group(group).num_rows
-                if row < size:
-                    sample = file.read_row_group(group).slice(row, 1).to_pylist()[0]
-                    break
-                row -= size
-        labels = pq.read_table(self._layout.labels(shard), filters=[("sample_id", "==", name)])
+        with _damage(f"samples/{shard}.parquet"), pq.ParquetFile(self._layout.samples(shard)) as file:
+            group = 0
+            while row >= (size := file.metadata.row_group(group).num_rows):
+                row, group = row - size, group + 1
+            sample = file.read_row_group(group).slice(row, 1).to_pylist()[0]
+        with _damage(f"labels/{shard}.parquet"):
+            labels = pq.read_table(self._layout.labels(shard), filters=[("sample_id", "==", name)])
         return Sample(sample, labels)
 
     def __iter__(self) -> Iterator[Sample]:
@@ -228,11 +235,15 @@ class Dataset:
         import pyarrow.parquet as pq
 
         for shard in self.shards:
-            labels = pq.read_table(self._layout.labels(shard))
-            with pq.ParquetFile(self._layout.samples(shard)) as file:
-                for group in range(file.num_row_groups):
-                    for row in file.read_row_group(group).to_pylist():
-                        yield Sample(row, labels.filter(pc.equal(labels["sample_id"], row["sample_id"])))
+            with _damage(f"labels/{shard}.parquet"):
+                labels = pq.read_table(self._layout.labels(shard))
+            with _damage(f"samples/{shard}.parquet"):
+                groups = pq.ParquetFile(self._layout.samples(shard)).metadata.num_row_groups
+            for group in range(groups):
+                with _damage(f"samples/{shard}.parquet"), pq.ParquetFile(self._layout.samples(shard)) as file:
+                    rows = file.read_row_group(group).to_pylist()
+                for row in rows:
+                    yield Sample(row, labels.filter(pc.equal(labels["sample_id"], row["sample_id"])))
 
     @property
     def cases(self) -> Any:
@@ -245,6 +256,19 @@ class Dataset:
 def load(root: Path | str, split: str | None = None) -> Dataset:
     """Open a data set; see `Dataset`."""
     return Dataset(root, split)
+
+
+@contextmanager
+def _damage(file: str) -> Iterator[None]:
+    """Name the file that cannot be read."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DamageError(
+            "the file cannot be read", where=file, found=str(error), do="paxray verify lists all damage"
+        ) from error
 
 
 def _decode_png(content: bytes) -> NDArray[Any]:

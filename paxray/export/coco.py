@@ -29,7 +29,6 @@ from typing import IO, Any, Literal
 from paxray._version import __version__
 from paxray.dataset.layout import SPLITS, Layout
 from paxray.dataset.reader import Dataset, Sample
-from paxray.dataset.rle import encode_mask
 from paxray.errors import ConfigError, DamageError
 from paxray.export.folder import new_folder, place_of, require_whole
 
@@ -233,7 +232,7 @@ def _image(
         entry |= {"signal_scale": row["signal_scale"], "signal_offset": row["signal_offset"]}
     return entry | {
         "geometry": _geometry(row),
-        "incomplete": {"size": [rows, columns], "counts": encode_mask(sample.incomplete)},
+        "incomplete": {"size": [rows, columns], "counts": sample.incomplete_rle},
         "body_px": row["body_px"],
         "neg_category_ids": _ids(
             sample, lambda r: r["status"] in ("present", "absent") and r["mask"] is None

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paxray.dataset.files import write_json
 from paxray.dataset.reader import Dataset
 from paxray.errors import ConfigError
+from paxray.files import write_json
 
 #: Stands in every export's folder, and marks it as one that may be replaced.
 MARKER = "export.json"

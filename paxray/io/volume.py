@@ -60,7 +60,7 @@ class Grid:
     @cached_property
     def inverse(self) -> Float64:
         """``(4, 4)`` from world mm to continuous voxel index ``(i, j, k, 1)``."""
-        return np.linalg.inv(self.affine)
+        return np.asarray(np.linalg.inv(self.affine), dtype=np.float64)
 
     @cached_property
     def spacing_mm(self) -> tuple[float, float, float]:

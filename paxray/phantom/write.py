@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from paxray.dataset.files import sha256_of, write_atomic, write_json
 from paxray.errors import ConfigError
+from paxray.files import sha256_of, write_atomic, write_json
 from paxray.io.cases import Case, MaskSource, write_case_table
 from paxray.io.volume import Volume
 from paxray.phantom.patient import Patient

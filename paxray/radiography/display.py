@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 DIRECT_EXPOSURE = 0.15
 
 
-#: A line integral of mid-chest, about 15 cm of water: where compressing the coarse scale leaves grey levels as they are.
+#: A line integral of mid-chest, about 15 cm of water: there compressing the coarse scale changes nothing.
 MID_CHEST = 3.0
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from paxray._version import __version__
-from paxray.dataset.files import write_text
 from paxray.dataset.reader import Dataset, Sample
-from paxray.dataset.rle import encode_mask
 from paxray.errors import ConfigError
+from paxray.files import write_text
 from paxray.report.summary import ClassRow, Summary, choose_samples, summarise
 
 TEMPLATE = "page.html"
@@ -161,7 +160,7 @@ def _gallery(summary: Summary, shown: list[Sample]) -> dict[str, Any]:
             {
                 "size": list(sample.size),
                 "masks": {str(index[r["class"]]): r["mask"] for r in sample.labels if r["mask"] is not None},
-                "incomplete": encode_mask(sample.incomplete),
+                "incomplete": sample.incomplete_rle,
             }
             for sample in shown
         ],

@@ -15,11 +15,11 @@ import pytest
 from dataset_fixture import PLAIN, FakeCase, make_dataset
 
 from paxray.dataset.checksums import canonical_files
-from paxray.dataset.files import sha256_of
 from paxray.dataset.layout import Layout
 from paxray.dataset.reader import Dataset
 from paxray.errors import ConfigError, DamageError
 from paxray.export.folder import MARKER
+from paxray.files import sha256_of
 
 
 @dataclass(frozen=True)

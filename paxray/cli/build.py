@@ -1,118 +1,23 @@
-"""The command line. Each command is a thin call; heavy imports happen inside, so that `--help` is quick."""
+"""From CTs to a data set: scan, phantom, build, project."""
 
 from __future__ import annotations
 
-import functools
 import json
 import secrets
-import sys
-from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from paxray._version import __version__
-from paxray.errors import (
-    EXIT_DAMAGE,
-    EXIT_FAILED_CASES,
-    EXIT_INTERNAL,
-    EXIT_INTERRUPTED,
-    EXIT_USAGE,
-    ConfigError,
-    PaxrayError,
-)
+from paxray.cli.common import BeamName, ClassesFile, DeviceName, Json, err, guarded, out, progress_bar
+from paxray.errors import EXIT_FAILED_CASES, ConfigError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from paxray.anatomy.catalog import Catalog
     from paxray.buildlog import Event
     from paxray.run import BuildPlan, BuildResult
 
-app = typer.Typer(
-    help="Annotated X-ray data sets made from CT. A research tool, not for clinical use.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-export_app = typer.Typer(help="Write a data set in another format.", no_args_is_help=True)
-classes_app = typer.Typer(
-    help="The anatomy classes: which there are and how they nest.", no_args_is_help=True
-)
-app.add_typer(export_app, name="export")
-app.add_typer(classes_app, name="classes")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-
-class DeviceName(StrEnum):
-    """Where to project."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class BeamName(StrEnum):
-    """Kinds of beam."""
-
-    CONE = "cone"
-    PARALLEL = "parallel"
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-ClassesFile = Annotated[
-    Path | None,
-    typer.Option("--classes", metavar="FILE.yaml", help="Classes of your own, added to the catalog."),
-]
-
-
-def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn errors into messages and exit codes: 2 usage, 3 failed cases, 4 environment, 5 damage, 130 interrupt."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except PaxrayError as error:
-            err.print(f"[bold red]error[/] \\[{error.code}] {escape(str(error))}", soft_wrap=True)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            err.print("interrupted: what was committed stands; the same command goes on from there")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        except BrokenPipeError:
-            # The reader of our output went away (| head): nothing is wrong.
-            sys.stderr.close()
-            raise typer.Exit(0) from None
-
-    return run
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        out.print(f"paxray {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Annotated X-ray data sets made from CT. A research tool, not for clinical use."""
-
-
-# --- cases ---------------------------------------------------------------------------------------------
-
-
-@app.command()
 @guarded
 def scan(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the CTs are, at any depth.")],
@@ -179,7 +84,6 @@ def scan(
         raise ConfigError("no CT found", where=str(folder), expected="NIfTI, NRRD, MHA or DICOM CTs in HU")
 
 
-@app.command()
 @guarded
 def phantom(
     folder: Annotated[Path, typer.Option("--out", help="Where to write.")],
@@ -189,7 +93,7 @@ def phantom(
     """Make procedural thorax phantoms: CT, exact masks and a case table."""
     from paxray.phantom.write import write_phantoms
 
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("phantoms", total=cases)
 
         def made(name: str) -> None:
@@ -199,10 +103,6 @@ def phantom(
     out.print(f"{cases} phantoms: [bold]{escape(str(table))}[/]")
 
 
-# --- building ------------------------------------------------------------------------------------------
-
-
-@app.command()
 @guarded
 def build(
     pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="What to build; see pipelines/.")],
@@ -251,7 +151,7 @@ def build(
         )  # fmt: skip
         _print_plan(todo, dataset, as_json)
         return
-    with _progress(quiet=as_json) as progress:
+    with progress_bar(quiet=as_json) as progress:
         task = progress.add_task("reading what stands", total=None)
 
         def planned(todo: BuildPlan) -> None:
@@ -333,10 +233,6 @@ def _print_result(result: BuildResult, as_json: bool) -> None:
             )
 
 
-# --- one case, one look --------------------------------------------------------------------------------
-
-
-@app.command()
 @guarded
 def project(
     ct: Annotated[
@@ -403,251 +299,3 @@ def project(
         )
     spent = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result["seconds"].items())
     out.print(f"on {result['backend']}; {spent}; peak {result['memory_mib']:.0f} MiB")
-
-
-# --- what is done with a data set -----------------------------------------------------------------------
-
-
-@export_app.command("coco")
-@guarded
-def export_coco(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET")],
-    folder: Annotated[Path | None, typer.Option("--out", help="Default: DATASET/exports/coco")] = None,
-    bits: Annotated[int, typer.Option(help="8: the display; 16: the signal.")] = 8,
-    as_json: Json = False,
-) -> None:
-    """Write COCO: images, and instances_SPLIT.json with a run-length mask per class and image."""
-    from paxray.dataset.reader import load
-    from paxray.export.coco import export_coco as run_export
-
-    if bits not in (8, 16):
-        raise ConfigError("--bits", expected="8 or 16", found=str(bits))
-    data = load(dataset)
-    with _progress(quiet=as_json) as progress:
-        task = progress.add_task("export", total=len(data))
-        result = run_export(data, folder, bits=bits, on_sample=lambda _: progress.update(task, advance=1))  # type: ignore[arg-type]
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "folder": str(result.folder),
-                    "files": [str(f) for f in result.files],
-                    "images": result.images,
-                    "annotations": result.annotations,
-                    "categories": result.categories,
-                }
-            )
-        )
-        return
-    out.print(
-        f"COCO: {result.images} images, {result.annotations} annotations, {result.categories} categories in "
-        f"[bold]{escape(str(result.folder))}[/]",
-        soft_wrap=True,
-    )
-
-
-@app.command()
-@guarded
-def verify(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET")],
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Also decode every image and mask, and check the facts.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Check that a data set is what was written. Exit code 5 where it is not."""
-    from paxray.dataset.verify import verify as run_verify
-
-    if not dataset.is_dir():
-        raise ConfigError("no such folder", where=str(dataset))
-    result = run_verify(dataset, deep=deep)
-    if as_json:
-        findings = [{"file": f.file, "what": f.what} for f in result.findings]
-        print(json.dumps({"findings": findings, "files": result.files, "unfinished": result.unfinished}))
-    else:
-        for finding in result.findings:
-            out.print(
-                f"[red]damage[/] [bold]{escape(finding.file)}[/] {escape(finding.what)}", soft_wrap=True
-            )
-        if result.unfinished:
-            out.print(
-                "[yellow]unfinished[/] a build was interrupted: the same build command goes on from there"
-            )
-        if not result.findings:
-            out.print(f"sound: {result.files} files, {result.samples} samples")
-        else:
-            out.print("do: take the file from a copy; or delete its shard's file in commits/ and build again")
-    if result.findings:
-        raise typer.Exit(EXIT_DAMAGE)
-
-
-@app.command()
-@guarded
-def report(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET")],
-    folder: Annotated[Path | None, typer.Option("--out", help="Default: DATASET/report/index.html")] = None,
-    samples: Annotated[int, typer.Option(min=0, help="How many samples to show.")] = 24,
-) -> None:
-    """Write a page to look at: pictures with class overlays, counts, failures."""
-    from paxray.dataset.reader import load
-    from paxray.report.html import write_report
-
-    data = load(dataset)
-    with _progress() as progress:
-        task = progress.add_task("report", total=min(samples, len(data)))
-        page = write_report(
-            data, folder, samples=samples, on_sample=lambda _: progress.update(task, advance=1)
-        )
-    out.print(f"open [bold]{escape(str(page))}[/]", soft_wrap=True)
-
-
-# --- classes ---------------------------------------------------------------------------------------------
-
-
-def _catalog(classes: Path | None) -> Catalog:
-    from paxray.anatomy.catalog import load_catalog
-
-    return load_catalog(classes)
-
-
-def _swatch(colour: tuple[int, int, int]) -> str:
-    red, green, blue = colour
-    return f"[#{red:02x}{green:02x}{blue:02x}]■[/]"
-
-
-def _class_facts(catalog: Catalog, name: str) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {**asdict(catalog[name]), "ancestors": list(catalog.ancestors(name))}
-
-
-@classes_app.command("list")
-@guarded
-def classes_list(
-    group: Annotated[str, typer.Option(help="Only this group (lung, heart, rib, ...).")] = "",
-    vocabulary: Annotated[str, typer.Option(help="Only the classes that this vocabulary names.")] = "",
-    classes: ClassesFile = None,
-    as_json: Json = False,
-) -> None:
-    """List the classes known."""
-    catalog = _catalog(classes)
-    names = list(catalog)
-    if vocabulary:
-        from paxray.anatomy.vocabulary import load_vocabulary
-
-        in_it = set(load_vocabulary(vocabulary, catalog=catalog).labels.values())
-        names = [name for name in names if name in in_it]
-    groups = sorted({item.group for item in catalog.values()})
-    if group and group not in groups:
-        raise ConfigError(f"no group '{group}'", expected=", ".join(groups))
-    names = [name for name in names if not group or catalog[name].group == group]
-    if as_json:
-        print(json.dumps([_class_facts(catalog, name) for name in names]))
-        return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("class", "group", "parts", "SNOMED CT"):
-        table.add_column(column)
-    for name in names:
-        item = catalog[name]
-        swatch = _swatch(item.colour)
-        parts = f"{len(item.parts)}" if item.parts else ""
-        table.add_row(f"{swatch} {name}", item.group, parts, item.snomed_ct)
-    out.print(table)
-    out.print(f"{len(names)} classes")
-
-
-@classes_app.command("show")
-@guarded
-def classes_show(
-    name: Annotated[str, typer.Argument(help="A class or one of its synonyms.")],
-    classes: ClassesFile = None,
-    as_json: Json = False,
-) -> None:
-    """Show all that is known of a class."""
-    catalog = _catalog(classes)
-    facts = _class_facts(catalog, catalog.resolve(name))
-    if as_json:
-        print(json.dumps(facts))
-        return
-    for key, value in facts.items():
-        if value not in ("", [], (), False):
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            out.print(f"[bold]{key:>17}[/]  {escape(str(shown))}", soft_wrap=True)
-
-
-@classes_app.command("tree")
-@guarded
-def classes_tree(
-    name: Annotated[str, typer.Argument(help="Start here; all roots by default.")] = "",
-    classes: ClassesFile = None,
-) -> None:
-    """Draw how classes nest."""
-    from rich.tree import Tree
-
-    catalog = _catalog(classes)
-
-    def grow(tree: Tree, at: str) -> None:
-        branch = tree.add(f"{_swatch(catalog[at].colour)} {at}")
-        for part in catalog[at].parts:
-            grow(branch, part)
-
-    roots = [catalog.resolve(name)] if name else [n for n in catalog if not catalog.ancestors(n)]
-    top = Tree("", hide_root=True)
-    for start in roots:
-        grow(top, start)
-    out.print(top)
-
-
-@classes_app.command("check")
-@guarded
-def classes_check(classes: ClassesFile = None) -> None:
-    """Check the catalog: names, parts, twins, codes, colours."""
-    from paxray.anatomy.check import check_catalog
-
-    catalog = _catalog(classes)
-    problems = check_catalog(catalog)
-    for problem in problems:
-        out.print(f"[red]problem[/] {escape(str(problem))}", soft_wrap=True)
-    if problems:
-        raise typer.Exit(EXIT_USAGE)
-    out.print(f"{len(catalog)} classes, no problems")
-
-
-def _progress(quiet: bool = False) -> Progress:
-    """A progress bar on a terminal; nothing but printed lines elsewhere."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=err if quiet else out,
-        disable=quiet or not out.is_terminal,
-        transient=True,
-    )
-
-
-def main() -> None:
-    """Entry point of ``paxray``."""
-    try:
-        app()
-    except Exception:
-        err.print_exception()
-        err.print("this is a bug in paxray: please report it with the lines above")
-        sys.exit(EXIT_INTERNAL)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,63 @@
+"""The command line. Each command is a thin call; heavy imports happen inside, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from paxray._version import __version__
+from paxray.cli import build, classes, data
+from paxray.cli.common import err, out
+from paxray.errors import EXIT_INTERNAL
+
+app = typer.Typer(
+    help="Annotated X-ray data sets made from CT. A research tool, not for clinical use.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+export_app = typer.Typer(help="Write a data set in another format.", no_args_is_help=True)
+classes_app = typer.Typer(
+    help="The anatomy classes: which there are and how they nest.", no_args_is_help=True
+)
+
+for command in (build.scan, build.build, build.project, data.report, data.verify, build.phantom):
+    app.command()(command)
+app.add_typer(export_app, name="export")
+export_app.command("coco")(data.export_coco)
+app.add_typer(classes_app, name="classes")
+for name, command in (
+    ("list", classes.classes_list),
+    ("show", classes.classes_show),
+    ("tree", classes.classes_tree),
+    ("check", classes.classes_check),
+):
+    classes_app.command(name)(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"paxray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Annotated X-ray data sets made from CT. A research tool, not for clinical use."""
+
+
+def main() -> None:
+    """Entry point of ``paxray``."""
+    try:
+        app()
+    except Exception:
+        err.print_exception()
+        err.print("this is a bug in paxray: please report it with the lines above")
+        sys.exit(EXIT_INTERNAL)

@@ -1,0 +1,89 @@
+"""What the commands share: consoles, errors to exit codes, options, progress."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from paxray.errors import EXIT_INTERRUPTED, PaxrayError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+class DeviceName(StrEnum):
+    """Where to project."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class BeamName(StrEnum):
+    """Kinds of beam."""
+
+    CONE = "cone"
+    PARALLEL = "parallel"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+ClassesFile = Annotated[
+    Path | None,
+    typer.Option("--classes", metavar="FILE.yaml", help="Classes of your own, added to the catalog."),
+]
+
+
+def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn errors into messages and exit codes: 2 usage, 3 failed cases, 4 environment, 5 damage, 130 interrupt."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except PaxrayError as error:
+            err.print(f"[bold red]error[/] \\[{error.code}] {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            err.print("interrupted: what was committed stands; the same command goes on from there")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of our output went away (| head): nothing is wrong.
+            sys.stderr.close()
+            raise typer.Exit(0) from None
+
+    return run
+
+
+def progress_bar(quiet: bool = False) -> Progress:
+    """A progress bar on a terminal; nothing but printed lines elsewhere."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=err if quiet else out,
+        disable=quiet or not out.is_terminal,
+        transient=True,
+    )

@@ -1,0 +1,103 @@
+"""What is done with a data set: export, verify, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from paxray.cli.common import Json, guarded, out, progress_bar
+from paxray.errors import EXIT_DAMAGE, ConfigError
+
+
+@guarded
+def export_coco(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET")],
+    folder: Annotated[Path | None, typer.Option("--out", help="Default: DATASET/exports/coco")] = None,
+    bits: Annotated[int, typer.Option(help="8: the display; 16: the signal.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Write COCO: images, and instances_SPLIT.json with a run-length mask per class and image."""
+    from paxray.dataset.reader import load
+    from paxray.export.coco import export_coco as run_export
+
+    if bits not in (8, 16):
+        raise ConfigError("--bits", expected="8 or 16", found=str(bits))
+    data = load(dataset)
+    with progress_bar(quiet=as_json) as progress:
+        task = progress.add_task("export", total=len(data))
+        result = run_export(data, folder, bits=bits, on_sample=lambda _: progress.update(task, advance=1))  # type: ignore[arg-type]
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "folder": str(result.folder),
+                    "files": [str(f) for f in result.files],
+                    "images": result.images,
+                    "annotations": result.annotations,
+                    "categories": result.categories,
+                }
+            )
+        )
+        return
+    out.print(
+        f"COCO: {result.images} images, {result.annotations} annotations, {result.categories} categories in "
+        f"[bold]{escape(str(result.folder))}[/]",
+        soft_wrap=True,
+    )
+
+
+@guarded
+def verify(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET")],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also decode every image and mask, and check the facts.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check that a data set is what was written. Exit code 5 where it is not."""
+    from paxray.dataset.verify import verify as run_verify
+
+    if not dataset.is_dir():
+        raise ConfigError("no such folder", where=str(dataset))
+    result = run_verify(dataset, deep=deep)
+    if as_json:
+        findings = [{"file": f.file, "what": f.what} for f in result.findings]
+        print(json.dumps({"findings": findings, "files": result.files, "unfinished": result.unfinished}))
+    else:
+        for finding in result.findings:
+            out.print(
+                f"[red]damage[/] [bold]{escape(finding.file)}[/] {escape(finding.what)}", soft_wrap=True
+            )
+        if result.unfinished:
+            out.print(
+                "[yellow]unfinished[/] a build was interrupted: the same build command goes on from there"
+            )
+        if not result.findings:
+            out.print(f"sound: {result.files} files, {result.samples} samples")
+        else:
+            out.print("do: take the file from a copy; or delete its shard's file in commits/ and build again")
+    if result.findings:
+        raise typer.Exit(EXIT_DAMAGE)
+
+
+@guarded
+def report(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET")],
+    folder: Annotated[Path | None, typer.Option("--out", help="Default: DATASET/report/index.html")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="How many samples to show.")] = 24,
+) -> None:
+    """Write a page to look at: pictures with class overlays, counts, failures."""
+    from paxray.dataset.reader import load
+    from paxray.report.html import write_report
+
+    data = load(dataset)
+    with progress_bar() as progress:
+        task = progress.add_task("report", total=min(samples, len(data)))
+        page = write_report(
+            data, folder, samples=samples, on_sample=lambda _: progress.update(task, advance=1)
+        )
+    out.print(f"open [bold]{escape(str(page))}[/]", soft_wrap=True)

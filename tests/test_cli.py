@@ -1,0 +1,246 @@
+"""The command line, called in process: what it prints, and the exit codes that scripts rely on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from paxray._version import __version__
+from paxray.cli import app
+from paxray.config import Pipeline
+
+runner = CliRunner()
+ROOT = Path(__file__).parents[1]
+
+
+def call(*arguments: object, exit_code: int = 0) -> str:
+    result = runner.invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == exit_code, f"{result.output}\n{result.exception!r}"
+    return result.output
+
+
+@pytest.fixture
+def pipeline_file(tmp_path: Path, small_pipeline: Pipeline) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(json.dumps(small_pipeline.effective()))
+    return path
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """A stand-in for the time that --help takes, which a busy machine would blur."""
+    script = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom paxray.cli import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "heavy = {'torch', 'numpy', 'numba', 'pandas', 'pyarrow', 'scipy', 'dask', 'distributed', 'pydantic', 'SimpleITK'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_cpu_build_imports_no_torch(tmp_path: Path, phantom_table: Path, pipeline_file: Path) -> None:
+    script = (
+        "import sys\nfrom paxray.api import build\n"
+        f"build({str(pipeline_file)!r}, {str(phantom_table)!r}, {str(tmp_path / 'out')!r}, limit=1, device='cpu')\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_version_and_every_help_text() -> None:
+    assert __version__ in call("--version")
+    for command in (
+        "scan", "build", "project", "report", "verify", "phantom", "export coco",
+        "classes list", "classes show", "classes tree", "classes check",
+    ):  # fmt: skip
+        assert "Usage" in call(*command.split(), "--help")
+
+
+def test_phantom_scan_build_export_verify_report(tmp_path: Path, pipeline_file: Path) -> None:
+    """The whole way of a newcomer with CTs of their own."""
+    call("phantom", "--cases", 3, "--seed", 5, "--out", tmp_path / "ct")
+    table = tmp_path / "cases.csv"
+    found = json.loads(call("scan", tmp_path / "ct", "-o", table, "--vocabulary", "phantom", "--json"))
+    assert len(found["cases"]) == 3
+    assert "exists already" in call("scan", tmp_path / "ct", "-o", table, exit_code=2)
+    out = tmp_path / "dataset"
+    common = ("build", pipeline_file, "--cases", table, "--out", out)
+    assert "nothing written" in call(*common, "--dry-run")
+    assert not out.exists()
+    plan = json.loads(call(*common, "--dry-run", "--json"))
+    assert (plan["cases"], plan["samples"]) == (3, 6)
+    assert "6 samples of 3 ok cases" in call(*common, "-v")
+    assert "nothing to do" in call(*common)
+    assert json.loads(call(*common, "--json"))["cases"] == {"ok": 3}
+    assert list((out / "logs").glob("build-*.log"))
+    assert "sound" in call("verify", out, "--deep")
+    exported = json.loads(call("export", "coco", out, "--json"))
+    assert exported["images"] == 6
+    assert Path(exported["folder"]) == out / "exports" / "coco"
+    assert "index.html" in call("report", out).replace("\n", "")
+    assert (out / "report" / "index.html").exists()
+    # Exports and report are no part of what is verified.
+    assert "sound" in call("verify", out)
+    changed = call(*common, "--set", "geometry.rows=64", exit_code=2)
+    assert "pipeline.geometry.rows: stands 96, asked for 64" in changed
+    assert "6 samples" in call(*common, "--set", "geometry.rows=64", "--update")
+
+
+def test_exit_codes(tmp_path: Path, built: Path, phantom_table: Path, pipeline_file: Path) -> None:
+    broken = tmp_path / "cases"
+    shutil.copytree(phantom_table.parent, broken)
+    next(broken.glob("*/ct.nii.gz")).write_bytes(b"")
+    output = call(
+        "build", pipeline_file, "--cases", broken / phantom_table.name, "--out", tmp_path / "o", exit_code=3
+    )
+    assert "1 cases failed" in output
+    assert "unreadable" in output
+    assert "1 failed, 3 ok" in output
+    copy = Path(shutil.copytree(built, tmp_path / "copy"))
+    victim = copy / "samples" / "train-00000.parquet"
+    data = bytearray(victim.read_bytes())
+    data[100] ^= 1
+    victim.write_bytes(data)
+    assert "samples/train-00000.parquet" in call("verify", copy, exit_code=5)
+    assert json.loads(call("verify", copy, "--json", exit_code=5))["findings"][0]["file"].startswith(
+        "samples/"
+    )
+    call("verify", tmp_path / "nowhere", exit_code=2)
+    call("build", tmp_path / "no.yaml", "--cases", phantom_table, "--out", tmp_path / "x", exit_code=2)
+    call("build", pipeline_file, "--cases", tmp_path / "no.csv", "--out", tmp_path / "x", exit_code=2)
+    call("build", "--no-such-option", exit_code=2)
+    unknown = call(
+        "build",
+        pipeline_file,
+        "--cases",
+        phantom_table,
+        "--out",
+        tmp_path / "x",
+        "--set",
+        "veiws=[pa]",
+        exit_code=2,
+    )
+    assert "did you mean 'views'" in unknown
+    import torch
+
+    if not torch.cuda.is_available():
+        gpu = ("build", pipeline_file, "--cases", phantom_table, "--out", tmp_path / "x", "--device", "cuda")
+        assert "no CUDA device" in call(*gpu, exit_code=4)
+    assert not (tmp_path / "x").exists(), "a refused build leaves nothing behind"
+
+
+def test_interrupt_gives_130(tmp_path: Path, phantom_table: Path, pipeline_file: Path) -> None:
+    import signal
+
+    arguments = [
+        "build",
+        pipeline_file,
+        "--cases",
+        phantom_table,
+        "--out",
+        tmp_path / "o",
+        "--set",
+        "geometry.rows=700",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "paxray", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "o" / "dataset.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "what was committed stands" in errors
+    assert "4 ok" in call(*arguments)
+
+
+def test_project_one_case(tmp_path: Path, phantom_table: Path) -> None:
+    from PIL import Image
+
+    folder = next(phantom_table.parent.glob("phantom-0001"))
+    result = json.loads(
+        call(
+            "project", folder / "ct.nii.gz", "--labels", f"{folder / 'labels.nii.gz'}=phantom",
+            "--view", "pa", "--view", "lateral_left", "--size", 128, "--out", tmp_path / "p", "--json",
+        )
+    )  # fmt: skip
+    assert [view["view"] for view in result["views"]] == ["pa", "lateral_left"]
+    stored = json.loads((tmp_path / "p" / "pa.json").read_text())
+    seen = [row for row in stored["classes"] if row.get("area_px")]
+    assert len(seen) == result["views"][0]["classes"] > 80
+    for row in seen:
+        mask = np.asarray(Image.open(tmp_path / "p" / "pa_masks" / f"{row['class']}.png"))
+        assert mask.sum() == row["area_px"]
+    assert Image.open(tmp_path / "p" / "pa_signal.png").mode.startswith("I;16")
+    assert Image.open(tmp_path / "p" / "pa_overlay.png").mode == "RGB"
+    assert stored["geometry"]["beam"] == "cone"
+
+
+def test_project_without_masks_draws_the_picture(tmp_path: Path, phantom_table: Path) -> None:
+    folder = next(phantom_table.parent.glob("phantom-0001"))
+    result = json.loads(call("project", folder / "ct.nii.gz", "--size", 64, "--out", tmp_path, "--json"))
+    assert result["views"][0]["classes"] == 1  # the body
+    assert (tmp_path / "pa.png").exists()
+
+
+def test_project_mistakes(tmp_path: Path, phantom_table: Path) -> None:
+    ct = phantom_table.parent / "phantom-0001" / "ct.nii.gz"
+    assert "did you mean 'lateral_left'" in call("project", ct, "--view", "lateral_lft", exit_code=2)
+    assert "--label needs VALUE=CLASS" in call("project", ct, "--label", "118", exit_code=2)
+    assert "missing_file" in call("project", tmp_path / "none.nii.gz", exit_code=3)
+
+
+def test_classes() -> None:
+    listed = json.loads(call("classes", "list", "--json"))
+    names = [item["name"] for item in listed]
+    assert len(names) == len(set(names)) >= 200
+    assert "rib_left_4" in names
+    assert json.loads(call("classes", "show", "heart", "--json"))["snomed_ct"] == "80891009"
+    assert "did you mean" in call("classes", "show", "hart", exit_code=2)
+    assert "vertebrae_T4" in call("classes", "tree", "spine")
+    assert "no problems" in call("classes", "check")
+    assert len(json.loads(call("classes", "list", "--vocabulary", "totalsegmentator_v2", "--json"))) == 117
+    assert all(i["group"] == "rib" for i in json.loads(call("classes", "list", "--group", "rib", "--json")))
+
+
+def test_classes_of_ones_own_reach_the_data_set(
+    tmp_path: Path, phantom_table: Path, pipeline_file: Path
+) -> None:
+    from paxray.api import load
+
+    own = tmp_path / "mine.yaml"
+    own.write_text(
+        "classes:\n  heart_and_liver:\n    parts: [heart, liver]\n    group: mediastinum\n    colour: [200, 40, 40]\n"
+    )
+    call(
+        "build",
+        pipeline_file,
+        "--cases",
+        phantom_table,
+        "--out",
+        tmp_path / "o",
+        "--limit",
+        1,
+        "--classes",
+        own,
+    )
+    for sample in load(tmp_path / "o"):
+        both = sample.masks["heart"] | sample.masks["liver"]
+        np.testing.assert_array_equal(sample.masks["heart_and_liver"], both)
+    coco = json.loads(call("export", "coco", tmp_path / "o", "--json"))
+    content = json.loads((Path(coco["folder"]) / "annotations" / "instances_train.json").read_text())
+    (category,) = [c for c in content["categories"] if c["name"] == "heart_and_liver"]
+    assert sum(a["category_id"] == category["id"] for a in content["annotations"]) == 2
