@@ -58,13 +58,13 @@ def test_classes_and_sides(dataset: Path) -> None:
         assert len(seen) >= 130
         assert (sample.facts["status"] == "unknown").sum() > 20
         assert sample.facts.loc["brain", "status"] == "absent"
-    x = {name: place[0] for name, place in samples["pa"].facts["centroid_px"].dropna().items()}
+    x = samples["pa"].facts["centroid_px"].dropna().str[0]
     assert x["lung_right"] < x["spine"] < x["lung_left"], "the right side is on image left"
     assert x["heart"] > x["spine"], "the heart is on the patient's left"
     assert x["liver"] < x["stomach"]
     for number in range(1, 13):
         assert x[f"rib_right_{number}"] < x[f"rib_left_{number}"]
-    side = {name: place for name, place in samples["lateral_left"].facts["centroid_px"].dropna().items()}
+    side = samples["lateral_left"].facts["centroid_px"]
     assert side["sternum"][0] < side["heart"][0] < side["spine"][0], "the chest is on image left"
     assert side["lungs"][1] < side["liver"][1]
 
@@ -95,7 +95,7 @@ def test_coco_is_what_is_stored(dataset: Path) -> None:
     import contextlib
     import io
 
-    from faster_coco_eval import COCO as FastCOCO
+    from faster_coco_eval import COCO as FAST_COCO
     from faster_coco_eval import COCOeval_faster
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -118,7 +118,7 @@ def test_coco_is_what_is_stored(dataset: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(file))
         score = COCOeval(truth, truth.loadRes(predictions), "segm")
-        fast_truth = FastCOCO(str(file))
+        fast_truth = FAST_COCO(str(file))
         fast = COCOeval_faster(fast_truth, fast_truth.loadRes(predictions), "segm")
         for one in (score, fast):
             one.evaluate()
