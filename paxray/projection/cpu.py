@@ -17,18 +17,21 @@ from numpy.typing import NDArray
 
 from paxray.errors import ResourceError
 from paxray.projection.channels import Channels
+from paxray.projection.lanes import gather, get, put
 from paxray.projection.rays import POSITION_DECIMALS, IndexRays
 from paxray.projection.want import FACTS, Maps, Want, empty_facts, merge_facts, words_for
 
 #: Rows that one thread handles at a time; part of the reduction's order, so never tied to the thread count.
 ROWS_PER_BLOCK = 8
+#: Rays whose atoms are compared at once.
+LANES = 16
 _ROUND = 10.0**POSITION_DECIMALS
 
 # Two concurrent calls abort the process under numba's workqueue layer; one at a time is right in any case,
 # since a call uses all the threads it was given.
 _ONE_AT_A_TIME = threading.Lock()
 
-F32 = np.float32
+F32, I32 = np.float32, np.int32
 
 
 def march(
@@ -66,6 +69,14 @@ def march(
     blocks = -(-size[0] // ROWS_PER_BLOCK)
     facts: list[NDArray[np.void]] = []
     labelled = want.any_class or want.incomplete
+    if mu.size >= 2**31:
+        raise ResourceError(
+            "the volume is too large for the CPU projector",
+            expected="fewer than 2^31 voxels",
+            found=f"{mu.size} voxels of shape {mu.shape}",
+            do="crop the CT, or resample it to larger voxels",
+        )
+    words, packed = _as_words(atoms)
 
     with _ONE_AT_A_TIME:
         before = numba.get_num_threads()
@@ -86,7 +97,8 @@ def march(
                     counts, sums = np.zeros((0, 0, 0), np.int64), np.zeros((0, 0, 0))
                 _march_rows(
                     mu.reshape(-1),
-                    atoms.reshape(-1),
+                    words,
+                    packed,
                     np.array(mu.shape[::-1], np.int64),
                     axis,
                     axes,
@@ -125,6 +137,16 @@ def march(
     return maps
 
 
+def _as_words(atoms: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.uint32], bool]:
+    """Flat 32-bit words of one atom each, or of two where atoms have 16 bits; and which of the two."""
+    flat = atoms.reshape(-1)
+    if flat.dtype != np.uint16:
+        return flat.astype(np.uint32, copy=False), False
+    if flat.size % 2:
+        flat = np.append(flat, np.uint16(0))
+    return flat.view(np.uint32), True
+
+
 def _most_threads() -> int:
     """As many as numba was started with: the processors, or NUMBA_NUM_THREADS."""
     return int(numba_config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
@@ -159,9 +181,59 @@ def _credit(ch, u, first_step, last_step, touched, steps, first, last, share, de
     steps[ch, u] += last_step - first_step + 1
 
 
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _sample(  # type: ignore[no-untyped-def]
+    mu, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope, ds, step, s_first, s_last, keep, out
+):  # fmt: skip
+    """``out = keep * out + interpolated attenuation`` for one slab of a row of rays."""
+    one, zero = F32(1), F32(0)
+    for u in range(out.size):
+        bb = get(b_mid, u) + ds * get(b_slope, u)
+        cc = get(c_mid, u) + ds * get(c_slope, u)
+        low_b = min(max(np.floor(bb), zero), top_b)
+        low_c = min(max(np.floor(cc), zero), top_c)
+        # Tent weights around clamped corners: zero outside the lattice, without a branch.
+        b_low, b_high = max(zero, one - abs(bb - low_b)), max(zero, one - abs(bb - low_b - one))
+        c_low, c_high = max(zero, one - abs(cc - low_c)), max(zero, one - abs(cc - low_c - one))
+        at = I32(I32(low_b) * stride_b + I32(low_c) * stride_c)
+        found = b_low * (c_low * gather(mu, base, at) + c_high * gather(mu, base + stride_c, at)) + b_high * (
+            c_low * gather(mu, base + stride_b, at) + c_high * gather(mu, base + stride_b + stride_c, at)
+        )
+        between = (get(s_first, u) <= step) & (step <= get(s_last, u))
+        put(out, u, keep * get(out, u) + (found if between else zero))
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _nearest(  # type: ignore[no-untyped-def]
+    words, packed, base, stride_b, stride_c, edge_b, edge_c, b_mid, b_slope, c_mid, c_slope,
+    ds, step, s_first, s_last, out,
+):  # fmt: skip
+    """The atom of the voxel nearest to each ray's sample in one slab, -1 outside.
+
+    `words` holds one atom in each 32 bits, or two where `packed`: there are no gathers of 16 bits.
+    """
+    one, zero, half = F32(1), F32(0), F32(0.5)
+    odd = I32(base & 1) if packed else I32(0)
+    first_word = base >> 1 if packed else base
+    for u in range(out.size):
+        bb = np.floor(get(b_mid, u) + ds * get(b_slope, u) + half)
+        cc = np.floor(get(c_mid, u) + ds * get(c_slope, u) + half)
+        inside = (bb >= zero) & (bb < edge_b) & (cc >= zero) & (cc < edge_c)
+        inside &= (get(s_first, u) <= step) & (step <= get(s_last, u))
+        in_b = min(max(bb, zero), edge_b - one)
+        in_c = min(max(cc, zero), edge_c - one)
+        at = I32(I32(in_b) * stride_b + I32(in_c) * stride_c + odd)
+        if packed:
+            word = gather(words, first_word, I32(at >> 1))
+            atom = I32((word >> np.uint32((at & 1) << 4)) & np.uint32(0xFFFF))
+        else:
+            atom = I32(gather(words, first_word, at))
+        put(out, u, atom if inside else I32(-1))
+
+
 @njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
 def _march_rows(  # type: ignore[no-untyped-def]
-    mu, atoms, shape, signed_axis, axes, cone, pixel, du, dv, source, direction, pixel_depth, metric, size,
+    mu, words, packed, shape, signed_axis, axes, cone, pixel, du, dv, source, direction, pixel_depth, metric, size,
     start, members, flags, n_channels, labelled, deep,
     image, bits, path, entry, exit_, share_out, incomplete, counts, sums,
 ):  # fmt: skip
@@ -170,7 +242,7 @@ def _march_rows(  # type: ignore[no-untyped-def]
     b = 1 if a == 0 else 0
     c = 1 if a == 2 else 2
     stride = (np.int64(1), shape[0], shape[0] * shape[1])
-    stride_a, stride_b, stride_c = stride[a], stride[b], stride[c]
+    stride_a, stride_b, stride_c = stride[a], I32(stride[b]), I32(stride[c])
     n_a, n_b, n_c = shape[a], shape[b], shape[c]
     top_b, top_c = F32(n_b - 2), F32(n_c - 2)
     edge_b, edge_c = F32(n_b), F32(n_c)
@@ -178,7 +250,7 @@ def _march_rows(  # type: ignore[no-untyped-def]
     want_image, shared = image.size > 0, share_out.size > 0
     want_bits, want_path, want_depth = bits.size > 0, path.size > 0, entry.size > 0
     want_incomplete, want_facts = incomplete.size > 0, counts.size > 0
-    one, zero, half = F32(1), F32(0), F32(0.5)
+    one, zero = F32(1), F32(0)
     blocks = (rows + ROWS_PER_BLOCK - 1) // ROWS_PER_BLOCK
 
     for block in prange(blocks):
@@ -188,7 +260,8 @@ def _march_rows(  # type: ignore[no-untyped-def]
         db, dc = np.empty(columns), np.empty(columns)
         step_mm, depth0 = np.empty(columns), np.empty(columns)
         s_first, s_last = np.empty(columns, np.int32), np.empty(columns, np.int32)
-        value, total, segment = np.empty(columns, F32), np.empty(columns, F32), np.empty(columns, F32)
+        # `value` is scaled by zero before its first use, which must not meet a NaN.
+        value, total, segment = np.zeros(columns, F32), np.empty(columns, F32), np.empty(columns, F32)
         near = np.empty(columns, np.int32)
         current, run_start = np.empty(columns, np.int32), np.empty(columns, np.int32)
         touched = np.zeros(n_channels, np.uint8)
@@ -260,46 +333,32 @@ def _march_rows(  # type: ignore[no-untyped-def]
                 base = (s if forward else n_a - 1 - s) * stride_a
                 ds = F32(s - middle)
                 step = np.int32(s)
-                if want_image or shared:
-                    for u in range(columns):
-                        bb, cc = b_mid[u] + ds * b_slope[u], c_mid[u] + ds * c_slope[u]
-                        low_b = min(max(np.floor(bb), zero), top_b)
-                        low_c = min(max(np.floor(cc), zero), top_c)
-                        # Tent weights around clamped corners: zero outside the lattice, without a branch.
-                        b_low, b_high = (
-                            max(zero, one - abs(bb - low_b)),
-                            max(zero, one - abs(bb - low_b - one)),
-                        )
-                        c_low, c_high = (
-                            max(zero, one - abs(cc - low_c)),
-                            max(zero, one - abs(cc - low_c - one)),
-                        )
-                        at = base + np.int64(low_b) * stride_b + np.int64(low_c) * stride_c
-                        found = b_low * (c_low * mu[at] + c_high * mu[at + stride_c]) + b_high * (
-                            c_low * mu[at + stride_b] + c_high * mu[at + stride_b + stride_c]
-                        )
-                        value[u] = found if s_first[u] <= step <= s_last[u] else zero
-                    if not shared:
-                        for u in range(columns):
-                            total[u] += value[u]
+                if shared:
+                    _sample(mu, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope,
+                            ds, step, s_first, s_last, zero, value)  # fmt: skip
+                elif want_image:
+                    _sample(mu, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope,
+                            ds, step, s_first, s_last, one, total)  # fmt: skip
                 if not labelled:
                     continue
-                for u in range(columns):
-                    bb = np.floor(b_mid[u] + ds * b_slope[u] + half)
-                    cc = np.floor(c_mid[u] + ds * c_slope[u] + half)
-                    inside = (
-                        (bb >= zero) & (bb < edge_b) & (cc >= zero) & (cc < edge_c)
-                        & (s_first[u] <= step) & (step <= s_last[u])
-                    )  # fmt: skip
-                    at = (
-                        base
-                        + np.int64(min(max(bb, zero), edge_b - one)) * stride_b
-                        + np.int64(min(max(cc, zero), edge_c - one)) * stride_c
-                    )
-                    near[u] = np.int32(atoms[at]) if inside else np.int32(-1)
-                for u in range(columns):
-                    new, old = near[u], current[u]
-                    if new != old:
+                _nearest(words, packed, base, stride_b, stride_c, edge_b, edge_c, b_mid, b_slope, c_mid, c_slope,
+                         ds, step, s_first, s_last, near)  # fmt: skip
+                if shared:
+                    for u in range(columns):
+                        if near[u] == current[u]:
+                            segment[u] += value[u]
+                # Most lanes go on in the atom they are in: look at a handful at a time.
+                for lane in range(0, columns, LANES):
+                    end = min(lane + LANES, columns)
+                    differs = np.int32(0)
+                    for u in range(lane, end):
+                        differs |= near[u] ^ current[u]
+                    if differs == 0:
+                        continue
+                    for u in range(lane, end):
+                        new, old = near[u], current[u]
+                        if new == old:
+                            continue
                         if old >= 0:
                             for m in range(start[old], start[old + 1]):
                                 _credit(members[m], u, run_start[u], step - 1, touched, steps, first, last,
@@ -319,8 +378,8 @@ def _march_rows(  # type: ignore[no-untyped-def]
                             if ((before & 1) and (after & 2)) or ((before & 2) and (after & 1)):
                                 incomplete[row, u] = True
                         current[u], run_start[u] = new, step
-                    if shared:
-                        segment[u] += value[u]
+                        if shared:
+                            segment[u] = value[u]
 
             for u in range(columns):
                 old = current[u]

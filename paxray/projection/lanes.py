@@ -1,0 +1,64 @@
+"""Array accesses that let the compiler use vector gathers in numba loops.
+
+A loop that gathers from a volume and stores to a row buffer is only turned into vector instructions if the
+compiler knows that the store does not change the volume. numba cannot say so; these intrinsics do, with LLVM's
+scoped no-alias metadata (LLVM Language Reference, "noalias and alias.scope metadata"): what `gather` reads is one
+scope, and what `get` and `put` touch is outside of it. They check no bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numba.np import arrayobj
+
+
+def _volume_scope(module: Any) -> Any:
+    """The list of scopes that holds the one scope of all volumes."""
+    domain = module.add_metadata([ir.MetaDataString(module, "paxray projector")])
+    scope = module.add_metadata([ir.MetaDataString(module, "volume"), domain])
+    return module.add_metadata([scope])
+
+
+def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+    return arrayobj.make_array(array_type)(context, builder, array).data
+
+
+@intrinsic
+def gather(typingctx, array, base, offset):  # type: ignore[no-untyped-def]
+    """``array[base + offset]`` of a flat array that nothing in the loop writes to."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        data = _data(context, builder, signature.args[0], args[0])
+        value = builder.load(builder.gep(builder.gep(data, [args[1]]), [args[2]]))
+        value.set_metadata("alias.scope", _volume_scope(builder.module))
+        return value
+
+    return array.dtype(array, base, offset), codegen
+
+
+@intrinsic
+def get(typingctx, buffer, index):  # type: ignore[no-untyped-def]
+    """``buffer[index]`` of a row buffer."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        value = builder.load(builder.gep(_data(context, builder, signature.args[0], args[0]), [args[1]]))
+        value.set_metadata("noalias", _volume_scope(builder.module))
+        return value
+
+    return buffer.dtype(buffer, index), codegen
+
+
+@intrinsic
+def put(typingctx, buffer, index, value):  # type: ignore[no-untyped-def]
+    """``buffer[index] = value`` of a row buffer; the value must have the buffer's type."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        place = builder.gep(_data(context, builder, signature.args[0], args[0]), [args[1]])
+        builder.store(args[2], place).set_metadata("noalias", _volume_scope(builder.module))
+        return context.get_dummy_value()
+
+    return types.void(buffer, index, buffer.dtype), codegen
