@@ -149,7 +149,7 @@ def _as_words(atoms: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.uint32], b
 
 def _most_threads() -> int:
     """As many as numba was started with: the processors, or NUMBA_NUM_THREADS."""
-    return int(numba_config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    return int(numba_config.NUMBA_NUM_THREADS)
 
 
 def _facts_of_blocks(counts: NDArray[np.int64], sums: NDArray[np.float64]) -> NDArray[np.void]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.errors import CaseError
 from paxray.io.volume import Grid, Volume
@@ -97,15 +98,19 @@ def with_body(ct: Volume, labels: LabelVolume) -> tuple[LabelVolume, NDArray[np.
     labels, body
         The labels with the classes `BODY` and, where the CT has padding, `UNSCANNED`; and the body's mask.
     """
-    if BODY in labels.names and labels.status[BODY] is Status.PRESENT:
-        body = labels.mask(BODY)
-    else:
-        body = body_mask(ct, include=labels.atoms > 0)
-        labels = labels.with_mask(BODY, body, Status.PRESENT)
-    unscanned = unscanned_mask(ct)
+    drawn = BODY in labels.names and labels.status[BODY] is Status.PRESENT
+    body = labels.mask(BODY) if drawn else body_mask(ct, include=labels.atoms > 0)
+    unscanned = unscanned_mask(ct) & ~body
+    added = {} if drawn else {BODY: body}
     if unscanned.any():
-        labels = labels.with_mask(UNSCANNED, unscanned & ~body, Status.PRESENT)
-    return labels, body
+        added[UNSCANNED] = unscanned
+    if not added:
+        return labels, body
+    builder = LabelBuilder.resume(labels, without=tuple(added))
+    everywhere = tuple(slice(0, n) for n in labels.shape)
+    for name, mask in added.items():
+        builder.add_mask(name, everywhere, mask, status=Status.PRESENT)
+    return builder.build(labels.affine, list(dict.fromkeys((*labels.names, *added)))), body
 
 
 def body_extent(body: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
@@ -143,7 +148,8 @@ def _block_any(array: NDArray[np.bool_], factor: tuple[int, ...]) -> NDArray[np.
     pad = [(0, -n % f) for n, f in zip(array.shape, factor, strict=True)]
     out = np.pad(array, pad)
     for axis, f in enumerate(factor):
-        out = np.logical_or.reduceat(out, np.arange(0, out.shape[axis], f), axis=axis)
+        if f > 1:
+            out = np.logical_or.reduceat(out, np.arange(0, out.shape[axis], f), axis=axis)
     return out
 
 
