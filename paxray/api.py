@@ -154,13 +154,14 @@ def build(
     rows = read_case_table(table)
     return _build(
         pipeline,
-        rows[:limit],
+        rows,
         Path(out),
         table=table,
         workers=workers,
         device=device,
         update=update,
         retry_failed=retry_failed,
+        limit=limit,
         on_plan=on_plan,
         on_event=on_event,
     )

@@ -6,10 +6,37 @@ import json
 import os
 from pathlib import Path
 
-from paxray.errors import CaseError
-from paxray.files import write_json
-from paxray.io.cases import Case
+from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.vocabulary import load_vocabulary
+from paxray.errors import CaseError, ConfigError
+from paxray.files import digest, write_json
+from paxray.io.cases import BY_NAME, Case, MaskSource
 from paxray.io.identity import content_hash
+
+#: Stands for the content of a file that is not there.
+MISSING = "missing"
+
+
+class Vocabularies:
+    """Digests of the vocabularies that masks are read with: of a file's content too, not only of its name."""
+
+    def __init__(self, catalog: Catalog, base: Path) -> None:
+        self._catalog, self._base = catalog, base
+        self._known: dict[str, str] = {}
+
+    def digest_of(self, source: MaskSource) -> str:
+        """Digest of all labels; one that cannot be read gives its error's words, and fails the case later."""
+        spec = source.vocabulary
+        if spec not in self._known:
+            if spec in ("", BY_NAME):
+                self._known[spec] = spec
+            else:
+                try:
+                    labels = load_vocabulary(spec, base=self._base, catalog=self._catalog).labels
+                    self._known[spec] = digest(sorted(labels.items()))
+                except ConfigError as error:
+                    self._known[spec] = error.what
+        return self._known[spec]
 
 
 class InputHashes:
@@ -30,7 +57,7 @@ class InputHashes:
                 self._known = {}  # a torn cache only costs reading the inputs again
 
     def of(self, case: Case) -> dict[str, str]:
-        """Content hash of the CT and of each mask source; ``missing`` where there is no such file."""
+        """Content hash of the CT and of each mask source; `MISSING` where there is no such file."""
         out = {"ct": self._hash(case.ct)}
         for n, source in enumerate(case.masks):
             out[f"masks[{n}]"] = self._hash(source.path)
@@ -40,7 +67,7 @@ class InputHashes:
         key = os.path.relpath(path, self._base)
         stamp = _stamp(path)
         if stamp is None:
-            return "missing"
+            return MISSING
         known = self._known.get(key)
         if known is not None and known[0] == stamp:
             return str(known[1])
@@ -66,6 +93,4 @@ def _stamp(path: Path) -> str | None:
     else:
         return None
     stats = [(p.name, p.stat()) for p in files]
-    from paxray.files import digest
-
     return digest([[name, s.st_size, s.st_mtime_ns] for name, s in stats])

@@ -120,7 +120,7 @@ def build(
         bool, typer.Option("--update", help="Redo what a changed pipeline or input touches.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cases again.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases of the table.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Process N cases at most in this call.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
@@ -143,11 +143,11 @@ def build(
     if classes is not None:
         overrides.append(f"labels.catalog={json.dumps(str(classes.resolve()))}")
     chosen = load_pipeline(pipeline, overrides)
-    rows = read_case_table(cases)[:limit]
+    rows = read_case_table(cases)
     if dry_run:
         todo = plan_build(
             chosen, rows, dataset, table=cases, device=device.value, workers=workers,
-            update=update, retry_failed=retry_failed, write=False,
+            update=update, retry_failed=retry_failed, limit=limit, write=False,
         )  # fmt: skip
         _print_plan(todo, dataset, as_json)
         return
@@ -174,7 +174,7 @@ def build(
 
         result = run_build(
             chosen, rows, dataset, table=cases, workers=workers, device=device.value, update=update,
-            retry_failed=retry_failed, on_plan=planned, on_event=happened,
+            retry_failed=retry_failed, limit=limit, on_plan=planned, on_event=happened,
         )  # fmt: skip
     _print_result(result, as_json)
     if result.failed:

@@ -18,8 +18,8 @@ from paxray.errors import EXIT_INTERRUPTED, PaxrayError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class DeviceName(StrEnum):

@@ -50,6 +50,19 @@ def export_coco(
     )
 
 
+def _advice(file: str) -> str:
+    """What to do about a damaged file."""
+    folder, _, name = file.rpartition("/")
+    if folder in ("samples", "labels", "commits"):
+        shard = name.rsplit(".", 1)[0]
+        return f"delete commits/{shard}.json and build again: the shard is made anew (or take {file} from a copy)"
+    if file == "plan.parquet":
+        return "take plan.parquet from a copy: it alone says which patient is in which split"
+    if file == "dataset.json":
+        return "take dataset.json from a copy"
+    return f"build again: {file} is made anew from the rest"
+
+
 @guarded
 def verify(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET")],
@@ -79,7 +92,8 @@ def verify(
         if not result.findings:
             out.print(f"sound: {result.files} files, {result.samples} samples")
         else:
-            out.print("do: take the file from a copy; or delete its shard's file in commits/ and build again")
+            for advice in dict.fromkeys(_advice(finding.file) for finding in result.findings):
+                out.print(f"do: {advice}")
     if result.findings:
         raise typer.Exit(EXIT_DAMAGE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -29,15 +29,19 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
     meets, gives an empty mask. A class that nothing looked for raises `KeyError`.
     """
 
-    def __init__(self, counts: Mapping[str, str | None], size: tuple[int, int]) -> None:
+    def __init__(
+        self, counts: Mapping[str, str | None], size: tuple[int, int], unknown: Collection[str]
+    ) -> None:
         self._counts = counts
         self._size = size
+        self._unknown = unknown
 
     def __getitem__(self, name: str) -> NDArray[np.bool_]:
         if name not in self._counts:
-            raise KeyError(
-                f"no mask of '{name}': nothing looked for it. {suggest(name, self._counts)}".strip()
-            )
+            if name in self._unknown:
+                raise KeyError(f"no mask of '{name}': nothing looked for it in this case")
+            hint = suggest(name, [*self._counts, *self._unknown])
+            raise KeyError(f"the data set has no class '{name}'. {hint}".strip())
         counts = self._counts[name]
         return np.zeros(self._size, bool) if counts is None else decode_mask(counts, self._size)
 
@@ -118,7 +122,9 @@ class Sample:
     @cached_property
     def masks(self) -> Masks:
         """Masks by class name."""
-        return Masks({r["class"]: r["mask"] for r in self.labels if r["status"] != "unknown"}, self.size)
+        unknown = {row["class"] for row in self.labels if row["status"] == "unknown"}
+        counts = {row["class"]: row["mask"] for row in self.labels if row["class"] not in unknown}
+        return Masks(counts, self.size, unknown)
 
     @cached_property
     def facts(self) -> Any:
@@ -164,6 +170,10 @@ class Dataset:
         if split is not None and split not in SPLITS:
             raise ConfigError(f"no split '{split}'", expected=", ".join(SPLITS), do=suggest(split, SPLITS))
         self.split = split
+
+    def __repr__(self) -> str:
+        only = f", split {self.split!r}" if self.split else ""
+        return f"Dataset({str(self.root)!r}{only}: {len(self)} samples, {len(self.categories)} classes)"
 
     @property
     def root(self) -> Path:

@@ -29,8 +29,9 @@ OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 class CaseRecord:
     """How a case ended.
 
-    `inputs` holds the content hash of each input by the name that the case table gives it; a fingerprint says
-    all that the outcome depends on.
+    `inputs` holds the content hash of the CT and of each mask source. What the outcome depends on is digested in
+    two parts: `basis`, which all cases share (pipeline, classes, stage versions, numerics), and `identity`, the
+    case's own (inputs, vocabularies, its row).
     """
 
     case_id: str
@@ -38,7 +39,8 @@ class CaseRecord:
     status: str
     code: str = ""
     message: str = ""
-    fingerprint: str = ""
+    basis: str = ""
+    identity: str = ""
     inputs: dict[str, str] = field(default_factory=dict)
     samples: int = 0
     labels: int = 0

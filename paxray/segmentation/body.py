@@ -114,13 +114,21 @@ def with_body(ct: Volume, labels: LabelVolume) -> tuple[LabelVolume, NDArray[np.
 
 
 def body_extent(body: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
-    """``(n, 3)`` world points whose hull is the body: the first and last voxel of each row along i."""
+    """``(n, 3)`` world points whose hull is the body, out to its voxels' borders.
+
+    The outer faces of the first and last voxel of each row along i, at their four corners.
+    """
     k, j = np.nonzero(body.any(axis=2))
     rows = body[k, j]
-    first = rows.argmax(axis=1)
-    last = body.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)
-    ends = [np.column_stack([i, j, k]) for i in (first, last)]
-    return grid.to_world(np.concatenate(ends))
+    first = rows.argmax(axis=1) - 0.5
+    last = body.shape[2] - 0.5 - rows[:, ::-1].argmax(axis=1)
+    corners = [
+        np.column_stack([i, j + dj, k + dk])
+        for i in (first, last)
+        for dj in (-0.5, 0.5)
+        for dk in (-0.5, 0.5)
+    ]
+    return grid.to_world(np.concatenate(corners))
 
 
 def body_faces(body: NDArray[np.bool_], grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -196,7 +196,7 @@ def test_an_unknown_label_is_refused_with_the_line_to_write():
     assert caught.value.code == "unknown_label"
     assert caught.value.where == "seg.nii.gz"
     assert "118 (3 voxels)" in caught.value.found
-    assert "`vocabulary: totalsegmentator_v2+118:costal_cartilages`" in caught.value.do
+    assert "`totalsegmentator_v2+118:costal_cartilages`" in caught.value.do
     fixed = load_vocabulary("totalsegmentator_v2+118:costal_cartilages", catalog=CATALOG)
     builder = LabelBuilder(SHAPE)
     builder.add_label_map(array, fixed, WHOLE, "seg.nii.gz")

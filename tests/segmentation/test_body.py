@@ -72,7 +72,8 @@ def test_extent_is_the_hull() -> None:
     mask = rng.random((6, 7, 8)) < 0.1
     volume = Volume(mask, np.diag([1.0, 2.0, 3.0, 1.0]))
     points = body_extent(mask, volume.grid)
-    everything = volume.grid.to_world(np.argwhere(mask)[:, ::-1])
+    corner = np.array([[i, j, k] for i in (-0.5, 0.5) for j in (-0.5, 0.5) for k in (-0.5, 0.5)])
+    everything = volume.grid.to_world((np.argwhere(mask)[:, None, ::-1] + corner).reshape(-1, 3))
     for _ in range(20):
         way = rng.normal(size=3)
         assert (points @ way).max() == pytest.approx((everything @ way).max())
