@@ -30,7 +30,8 @@ from paxray.segmentation.files import read_masks as _read_masks
 if TYPE_CHECKING:
     from paxray.buildlog import Event
     from paxray.config import Pipeline
-    from paxray.run import BuildPlan, BuildResult
+    from paxray.run import BuildResult
+    from paxray.todo import BuildPlan
 
 __all__ = [
     "attenuate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import traceback
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from paxray.dataset.shard import (
     read_case_tables,
     read_commit,
     records_of,
+    recover,
     write_shard,
 )
 from paxray.errors import CaseError, PaxrayError, ResourceError
@@ -75,6 +77,7 @@ def build(
     update: bool = False,
     retry_failed: bool = False,
     limit: int | None = None,
+    on_input: Callable[[str], None] | None = None,
     on_plan: Callable[[BuildPlan], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> BuildResult:
@@ -96,8 +99,8 @@ def build(
         Try failed cases again.
     limit
         Process this many cases at most in this call; all are planned.
-    on_plan, on_event
-        Told what is to be done, and each case and shard when it is done.
+    on_input, on_plan, on_event
+        Told each case whose inputs were read, what is to be done, and each case and shard when it is done.
 
     Raises
     ------
@@ -107,6 +110,7 @@ def build(
     require_usable_folder(out)
     layout = Layout(out)
     with only_build(layout):
+        recover(layout)
         todo = plan_build(
             pipeline,
             cases,
@@ -117,6 +121,7 @@ def build(
             update=update,
             retry_failed=retry_failed,
             limit=limit,
+            on_input=on_input,
         )
         if on_plan is not None:
             on_plan(todo)
@@ -184,6 +189,11 @@ def _build_case(case: Case, job: ShardJob, catalog: Catalog, clock: Clock) -> Ca
         return CaseTables(CaseRecord(**common, status=FAILED, code=error.code, message=str(error)))
     except PaxrayError:
         raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        message = f"{type(error).__name__}: {error.strerror}"
+        return CaseTables(CaseRecord(**common, status=FAILED, code="unreadable", message=message))
     except ImportError as error:
         # A package is missing on this machine: no case's fault, and every case would fail alike.
         raise ResourceError(
@@ -209,7 +219,7 @@ _TOPIC = "paxray"
 
 
 def _on_dask(jobs: list[ShardJob], workers: int, on_event: Callable[[Event], None]) -> None:
-    """Run shards on worker processes; a shard whose worker keeps dying fails as a whole and harms no other."""
+    """Run shards on worker processes."""
     import dask
     from distributed import Client, LocalCluster, as_completed
     from distributed.scheduler import KilledWorker
@@ -250,9 +260,51 @@ def _on_dask(jobs: list[ShardJob], workers: int, on_event: Callable[[Event], Non
                 for event in future.result():
                     once(event)
             elif isinstance(error, KilledWorker):
-                _fail_shard(waiting[future], once)
+                # One of its cases killed the worker. Alone in a process each shows whether it is the one.
+                _case_by_case(client, waiting[future], once)
             else:
                 raise error
+
+
+def _case_by_case(client: Any, job: ShardJob, on_event: Callable[[Event], None]) -> None:
+    """Make a shard's cases one by one on workers, so that one that kills its worker fails alone."""
+    from distributed.scheduler import KilledWorker
+
+    layout = Layout(job.root)
+    tables = _kept(layout, job)
+    for case in job.todo:
+        future = client.submit(_case_on_worker, job, case, pure=False)
+        error = future.exception()
+        if error is None:
+            tables[case.case_id], event = future.result()
+            on_event(event)
+        elif isinstance(error, KilledWorker):
+            record = CaseRecord(
+                case_id=case.case_id,
+                patient_id=case.patient_id,
+                status=FAILED,
+                code="worker_died",
+                message="the worker process died twice while it made this case\n"
+                "  do: look for a lack of memory, then build with --retry-failed and fewer --workers",
+                basis=job.basis,
+                identity=job.identities[case.case_id],
+                inputs=job.inputs[case.case_id],
+            )
+            tables[case.case_id] = CaseTables(record)
+            on_event(Event("case", case.case_id, FAILED, record.message))
+        else:
+            raise error
+    write_shard(layout, job.shard, job.split, [tables[c] for c in job.order if c in tables], list(job.extra))
+    on_event(Event("shard", job.shard, OK))
+
+
+def _case_on_worker(job: ShardJob, case: Case) -> tuple[CaseTables, Event]:
+    clock = Clock()
+    tables = _build_case(case, job, catalog_of(job.pipeline), clock)
+    record = tables.record
+    return tables, Event(
+        "case", case.case_id, record.status, record.message, clock.seconds, peak_memory_mib()
+    )
 
 
 def _shard_on_worker(job: ShardJob) -> list[Event]:
@@ -267,31 +319,6 @@ def _shard_on_worker(job: ShardJob) -> list[Event]:
 
     build_shard(job, tell)
     return events
-
-
-def _fail_shard(job: ShardJob, on_event: Callable[[Event], None]) -> None:
-    """Record that a shard's worker died: which case it was cannot be told, so none is called done."""
-    layout = Layout(job.root)
-    tables = _kept(layout, job)
-    message = (
-        "the worker process died twice while it made this case's shard\n"
-        "  do: look for a lack of memory, then build with --retry-failed and fewer --workers"
-    )
-    for case in job.todo:
-        record = CaseRecord(
-            case_id=case.case_id,
-            patient_id=case.patient_id,
-            status=FAILED,
-            code="worker_died",
-            message=message,
-            basis=job.basis,
-            identity=job.identities[case.case_id],
-            inputs=job.inputs[case.case_id],
-        )
-        tables[case.case_id] = CaseTables(record)
-        on_event(Event("case", case.case_id, FAILED, message))
-    write_shard(layout, job.shard, job.split, [tables[c] for c in job.order if c in tables], list(job.extra))
-    on_event(Event("shard", job.shard, FAILED))
 
 
 def _finish(layout: Layout, pipeline: Pipeline, todo: BuildPlan, made: int, log: Path | None) -> BuildResult:

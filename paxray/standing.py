@@ -60,12 +60,15 @@ def case_identity(case: Case, inputs: dict[str, str], vocabularies: Vocabularies
     }
 
 
-def differences_of(manifest: dict[str, Any] | None, basis: dict[str, Any]) -> list[str]:
+def differences_of(manifest: dict[str, Any] | None, basis: dict[str, Any], pipeline: Pipeline) -> list[str]:
     """One line for each setting that differs; none without a manifest."""
     if manifest is None:
         return []
     out = _class_differences(manifest["basis"]["catalog"], basis["catalog"])
-    old, new = (flatten({k: v for k, v in b.items() if k != "catalog"}) for b in (manifest["basis"], basis))
+    # Shares of splits change nothing that stands, but whom later patients join: that should be meant.
+    before_all = {**manifest["basis"], "splits": manifest["pipeline"]["splits"]}
+    after_all = {**basis, "splits": pipeline.effective()["splits"]}
+    old, new = (flatten({k: v for k, v in b.items() if k != "catalog"}) for b in (before_all, after_all))
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, "(not set)"), new.get(key, "(not set)")
         if before != after:
@@ -109,11 +112,10 @@ def what_moved(record: CaseRecord, new: dict[str, str]) -> str:
 def extra_columns_of(cases: list[Case], manifest: dict[str, Any] | None) -> list[str]:
     """Columns of the case table that reach the samples; a standing data set keeps those it has."""
     here = list(dict.fromkeys(name for case in cases for name in case.extra))
-    if manifest is None:
-        sample_schema(here)  # refuses names that are taken
-        return here
-    old: list[str] = manifest["basis"]["extra_columns"]
-    return old + [name for name in here if name not in old]
+    old: list[str] = [] if manifest is None else manifest["basis"]["extra_columns"]
+    columns = old + [name for name in here if name not in old]
+    sample_schema(columns)  # refuses names that are taken
+    return columns
 
 
 def categories_of(classes: tuple[str, ...], manifest: dict[str, Any] | None) -> dict[str, int]:

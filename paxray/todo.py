@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.vocabulary import load_vocabulary
 from paxray.config import Pipeline
+from paxray.dataset.checksums import forget_checksums, require_untouched
 from paxray.dataset.layout import Layout
 from paxray.dataset.plan import Planned, extend_plan, read_plan, write_plan
 from paxray.dataset.shard import FAILED, OK, CaseRecord, read_commit, records_of
@@ -72,6 +74,11 @@ class BuildPlan:
         return sum(len(job.todo) for job in self.jobs)
 
 
+def processors() -> int:
+    """Processors that this process may use, which a cluster's scheduler may have restricted."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def require_usable_folder(out: Path) -> None:
     """Refuse a folder that holds something else than a data set."""
     if (out / "dataset.json").exists() or not out.exists():
@@ -97,6 +104,7 @@ def plan_build(
     retry_failed: bool = False,
     limit: int | None = None,
     write: bool = True,
+    on_input: Callable[[str], None] | None = None,
 ) -> BuildPlan:
     """Compare what is asked for with what stands, and say what is to be done.
 
@@ -106,6 +114,8 @@ def plan_build(
         Process this many cases at most, in the table's order; all are planned, so that splits do not depend on it.
     write
         Write plan and manifest, as a build that goes ahead does.
+    on_input
+        Told each case when its inputs have been read.
 
     Raises
     ------
@@ -123,11 +133,12 @@ def plan_build(
     numerics = resolve_device(device)
     _require_used_vocabularies(pipeline, cases, catalog, table.parent)
     manifest = read_json(layout.manifest) if layout.manifest.exists() else None
+    require_untouched(layout, unfinished=manifest is None or manifest["counts"] is None)
     extra = extra_columns_of(cases, manifest)
     basis = basis_of(pipeline, catalog, classes, numerics, extra)
     categories = categories_of(classes, manifest)
     hashes = InputHashes(layout.logs, table.parent, read_only=not write)
-    differences = differences_of(manifest, basis)
+    differences = differences_of(manifest, basis, pipeline)
     if differences and not update:
         raise changed(differences)
 
@@ -144,7 +155,14 @@ def plan_build(
     basis_digest = digest(basis)
     _require_all_can_be_redone(done, by_id, basis_digest)
     vocabularies = Vocabularies(catalog, table.parent)
-    inputs = {case.case_id: hashes.of(case) for case in cases}
+    inputs = {}
+    try:
+        for case in cases:
+            inputs[case.case_id] = hashes.of(case)
+            if on_input is not None:
+                on_input(case.case_id)
+    finally:
+        hashes.save()  # reading a terabyte of inputs should not be lost to an interrupt
     identities = {
         case.case_id: digest(case_identity(case, inputs[case.case_id], vocabularies)) for case in cases
     }
@@ -174,7 +192,7 @@ def plan_build(
     now = {case.case_id for case in wanted[:limit]}
 
     jobs = []
-    per_worker = max(1, (os.cpu_count() or 1) // max(1, workers))
+    per_worker = max(1, processors() // max(1, workers))
     shards: dict[str, list[Planned]] = {}
     for row in plan:
         shards.setdefault(row.shard, []).append(row)
@@ -204,12 +222,12 @@ def plan_build(
             )
     if write:
         layout.root.mkdir(parents=True, exist_ok=True)
-        hashes.save()
+        forget_checksums(layout, [job.shard for job in jobs], plan=plan != old_plan)
+        # The manifest first: it is what makes the folder a data set, whatever a kill leaves.
+        if jobs or manifest is None or manifest["categories"] != category_rows(categories, catalog):
+            write_json(layout.manifest, manifest_of(pipeline, basis, categories, catalog))
         if plan != old_plan:
             write_plan(layout.plan, plan)
-        if jobs or manifest is None or manifest["categories"] != category_rows(categories, catalog):
-            layout.checksums.unlink(missing_ok=True)
-            write_json(layout.manifest, manifest_of(pipeline, basis, categories, catalog))
     standing = [record for case_id, record in done.items() if case_id not in now]
     return BuildPlan(
         jobs=tuple(jobs),

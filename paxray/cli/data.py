@@ -79,7 +79,8 @@ def verify(
     result = run_verify(dataset, deep=deep)
     if as_json:
         findings = [{"file": f.file, "what": f.what} for f in result.findings]
-        print(json.dumps({"findings": findings, "files": result.files, "unfinished": result.unfinished}))
+        facts = {"files": result.files, "unfinished": result.unfinished, "stale": list(result.stale)}
+        print(json.dumps({"findings": findings, **facts}))
     else:
         for finding in result.findings:
             out.print(
@@ -88,6 +89,11 @@ def verify(
         if result.unfinished:
             out.print(
                 "[yellow]unfinished[/] a build was interrupted: the same build command goes on from there"
+            )
+        if result.stale:
+            out.print(
+                f"[yellow]stale[/] {len(result.stale)} cases were made with an earlier pipeline, beginning with "
+                f"{escape(result.stale[0])}: build again to redo them"
             )
         if not result.findings:
             out.print(f"sound: {result.files} files, {result.samples} samples")

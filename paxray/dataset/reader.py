@@ -231,6 +231,7 @@ class Dataset:
                 raise KeyError(f"no sample '{key}'. {suggest(key, self.ids)}".strip())
             key = self._place[key]
         shard, row, name = self._index[key]
+        version = self._version(shard)
         with _damage(f"samples/{shard}.parquet"), pq.ParquetFile(self._layout.samples(shard)) as file:
             group = 0
             while row >= (size := file.metadata.row_group(group).num_rows):
@@ -238,13 +239,30 @@ class Dataset:
             sample = file.read_row_group(group).slice(row, 1).to_pylist()[0]
         with _damage(f"labels/{shard}.parquet"):
             labels = pq.read_table(self._layout.labels(shard), filters=[("sample_id", "==", name)])
+        self._require_same(shard, version)
         return Sample(sample, labels)
+
+    def _version(self, shard: str) -> list[tuple[int, int]]:
+        """What changes when a build replaces a shard."""
+        paths = (self._layout.samples(shard), self._layout.labels(shard), self._layout.commit(shard))
+        with _damage(f"commits/{shard}.json"):
+            return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in paths]
+
+    def _require_same(self, shard: str, version: list[tuple[int, int]]) -> None:
+        """Image and labels must be of one version."""
+        if self._version(shard) != version:
+            raise ConfigError(
+                "the data set is being built again while it is read",
+                where=shard,
+                do="read it when the build has ended",
+            )
 
     def __iter__(self) -> Iterator[Sample]:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         for shard in self.shards:
+            version = self._version(shard)
             with _damage(f"labels/{shard}.parquet"):
                 labels = pq.read_table(self._layout.labels(shard))
             with _damage(f"samples/{shard}.parquet"):
@@ -252,6 +270,7 @@ class Dataset:
             for group in range(groups):
                 with _damage(f"samples/{shard}.parquet"), pq.ParquetFile(self._layout.samples(shard)) as file:
                     rows = file.read_row_group(group).to_pylist()
+                self._require_same(shard, version)
                 for row in rows:
                     yield Sample(row, labels.filter(pc.equal(labels["sample_id"], row["sample_id"])))
 

@@ -38,14 +38,14 @@ def march(
     pixels, way = rays.pixels().reshape(-1, 3), rays.directions().reshape(-1, 3)
     at_pixel = rays.depth_of_pixels_mm().reshape(-1)
 
-    # One row per atom, and a last one for samples outside the labels.
+    # One row per atom, one for samples outside the array, one for those beyond source or detector.
     image = torch.zeros(n_rays, device=device)
-    path = torch.zeros((n_atoms + 1, n_rays), device=device) if want.any_class else None
-    share = torch.zeros((n_atoms + 1, n_rays), device=device) if want.share else None
-    entry = torch.full((n_atoms + 1, n_rays), torch.inf, device=device) if deep else None
-    leave = torch.full((n_atoms + 1, n_rays), -torch.inf, device=device) if deep else None
+    path = torch.zeros((n_atoms + 2, n_rays), device=device) if want.any_class else None
+    share = torch.zeros((n_atoms + 2, n_rays), device=device) if want.share else None
+    entry = torch.full((n_atoms + 2, n_rays), torch.inf, device=device) if deep else None
+    leave = torch.full((n_atoms + 2, n_rays), -torch.inf, device=device) if deep else None
     incomplete = torch.zeros(n_rays, dtype=torch.bool, device=device)
-    bits = torch.as_tensor(np.append(flags, np.uint8(PADDING)), device=device)
+    bits = torch.as_tensor(np.append(flags, np.array([PADDING, 0], np.uint8)), device=device)
 
     for signed_axis in np.unique(axes):
         a = abs(int(signed_axis)) - 1
@@ -64,7 +64,8 @@ def march(
             return torch.tensor(array, dtype=kind, device=device)
 
         length, mine = on_device(length64), on_device(active, torch.bool)
-        previous = torch.full((n_rays,), n_atoms, dtype=torch.int64, device=device)
+        starts = rays.cone & (depth0 <= 0)
+        previous = torch.tensor(np.where(starts, n_atoms + 1, n_atoms), dtype=torch.int64, device=device)
         for step in range(slabs.shape[0]):
             n = first + step * (1 if signed_axis > 0 else -1)
             # Positions are formed in float64 on the host's grid of steps, then narrowed: no error builds up.
@@ -111,7 +112,7 @@ def march(
 
         maps.path = reduce(path, "sum", 0.0)
         if share is not None:
-            share[0] += share[n_atoms]
+            share[0] += share[n_atoms] + share[n_atoms + 1]
             maps.share = reduce(share, "sum", 0.0)
         if entry is not None and leave is not None:
             begins, ends = reduce(entry, "amin", np.inf), reduce(leave, "amax", -np.inf)
@@ -135,11 +136,11 @@ def _bilinear(slab: Any, b: Any, c: Any) -> Any:
 
 
 def _nearest(slab: Any, b: Any, c: Any, valid: Any, outside: int) -> Any:
-    """Atom of the nearest voxel, or `outside`."""
+    """Atom of the nearest voxel; `outside` the array; `outside` + 1 beyond source or detector."""
     import torch
 
     near_b, near_c = torch.floor(b + 0.5), torch.floor(c + 0.5)
-    inside = valid & (near_b >= 0) & (near_b < slab.shape[0]) & (near_c >= 0) & (near_c < slab.shape[1])
+    inside = (near_b >= 0) & (near_b < slab.shape[0]) & (near_c >= 0) & (near_c < slab.shape[1])
     ib = near_b.clamp(0, slab.shape[0] - 1).long()
     ic = near_c.clamp(0, slab.shape[1] - 1).long()
-    return torch.where(inside, slab[ib, ic].long(), outside)
+    return torch.where(valid, torch.where(inside, slab[ib, ic].long(), outside), outside + 1)

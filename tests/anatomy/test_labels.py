@@ -207,7 +207,7 @@ def test_no_name_is_guessed_for_a_label_whose_neighbour_is_filled():
     array = np.array([0, 1, 2, 7], np.uint8).reshape(1, 2, 2)
     with pytest.raises(CaseError) as caught:
         LabelBuilder((1, 2, 2)).add_label_map(array, Vocabulary("v", {1: "heart"}))
-    assert "`vocabulary: v+2:CLASS+7:CLASS`" in caught.value.do
+    assert "`v+2:CLASS+7:CLASS`" in caught.value.do
 
 
 @pytest.mark.parametrize(
