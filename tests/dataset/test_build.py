@@ -357,6 +357,9 @@ def test_other_readers_read_the_folders_as_they_are(built: Path) -> None:
         found = load_dataset(str(built / folder), cache_dir=str(built.parent / f"cache-{folder}"))
         assert sum(len(part) for part in found.values()) == rows
         assert set(found) == {"train", "validation", "test"}
+    # The data set's card tells `datasets` what is what, also when called on the whole folder.
+    whole = load_dataset(str(built), "samples", cache_dir=str(built.parent / "cache-whole"))
+    assert sum(len(part) for part in whole.values()) == 8
     sample = load(built)[0]
     again = load_dataset(str(built / "samples"), cache_dir=str(built.parent / "cache-samples"))
     rows_by_id = {row["sample_id"]: row for part in again.values() for row in part}
