@@ -300,10 +300,11 @@ def _march_rows(  # type: ignore[no-untyped-def]
                 step_mm[u] = per_slab * np.sqrt(length2)
                 low, high = 0.0, n_a - 1.0
                 if cone:
-                    # t0 counts from the pixel: the source is at -1. Keep source < sample <= pixel.
+                    # t0 counts from the pixel: the source is at -1. Keep source < sample <= pixel. A detector may
+                    # lie in a plane of voxels, where the last bit must not decide either.
                     depth0[u] = (t0 + 1.0) * np.sqrt(length2)
-                    low = max(low, np.floor((-1.0 - t0) / per_slab) + 1.0)
-                    high = min(high, np.floor(-t0 / per_slab))
+                    low = max(low, np.floor((-1.0 - t0) / per_slab + 1.0 / _ROUND) + 1.0)
+                    high = min(high, np.floor(-t0 / per_slab + 1.0 / _ROUND))
                 else:
                     depth0[u] = t0 * np.sqrt(length2) + pixel_depth + ahead
                 s_first[u], s_last[u] = int(max(low, -1.0)), int(max(high, -1.0))

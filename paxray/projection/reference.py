@@ -74,7 +74,9 @@ def march(
         b, c = position[..., b_axis], position[..., c_axis]
         between = active.copy()
         if rays.cone:
-            between &= (depth > 0) & (depth <= pixel_depth)
+            # A detector may lie in a plane of voxels, where the last bit must not decide either.
+            near = length * 10.0**-POSITION_DECIMALS
+            between &= (depth > near) & (depth <= pixel_depth + near)
 
         value = np.where(between, _bilinear(field[n], b, c), 0.0) * length
         near_b, near_c = np.floor(b + 0.5).astype(int), np.floor(c + 0.5).astype(int)
