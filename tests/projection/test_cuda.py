@@ -14,7 +14,7 @@ from cuda_host import Builds, HostEngine, HostTorchEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import assert_same
-from scenes import affine_of, labelled, random_scene, rotation
+from scenes import affine_of, labelled, one_class, random_scene, rotation
 
 from paxray.anatomy.labels import LabelVolume
 from paxray.errors import CaseError, ConfigError, ResourceError
@@ -219,6 +219,28 @@ def test_error_does_not_grow_with_the_slabs(engine: HostEngine) -> None:
     for value in np.full(6000, 0.0193, np.float32):
         plain += value
     assert abs(plain * 0.7 / expected - 1) > 1e-5
+
+
+@pytest.mark.parametrize("spacing_mm", [0.7, 1.3])
+def test_a_detector_in_a_plane_of_voxels(engine: HostEngine, spacing_mm: float) -> None:
+    """Samples in the detector's own plane count, those in the source's do not, in every pixel alike."""
+    shape, last = (40, 30, 40), 17
+    affine = affine_of((1.1, spacing_mm, 0.9), shape, center_mm=(3.3, -21.7, 8.9))
+    mu = Volume(np.zeros(shape, np.float32), affine)
+    labels = one_class(np.ones(shape, bool), affine)
+    middle = mu.grid.to_world([19.5, 0.0, 19.5])
+    for first in (-200, 3):
+        source, center = middle + [0, first * spacing_mm, 0], middle + [0, last * spacing_mm, 0]
+        view = View(
+            "own", "cone", source, np.array([0.0, 1, 0]), center, np.array([1.0, 0, 0]), np.array([0.0, 0, -1]),
+            (0.13, 0.17), (83, 91),
+        )  # fmt: skip
+        found = project(mu, labels, view, ["path"], resident=resident_of(mu, labels, engine)).path_mm
+        row, column = np.indices(view.size)
+        step_mm = spacing_mm / view.ray(column, row)[1][..., 1]
+        assert found is not None
+        slabs = last - max(first, -1)
+        np.testing.assert_allclose(found[0] / step_mm, slabs, rtol=1e-6)
 
 
 @pytest.mark.parametrize("word", ALL)

@@ -5,7 +5,8 @@ The march itself knows only the protocol, so that a test can run the same host c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol
 
@@ -209,25 +210,16 @@ class TorchEngine:
     def _kind(self, dtype: DTypeLike) -> Any:
         return getattr(self._torch, _signed(np.dtype(dtype)).name)
 
-    def _memory(self, size: int) -> _OutOfMemory:
-        return _OutOfMemory(self._torch, self._device, size)
-
-
-class _OutOfMemory:
-    """Turns torch's complaint about device memory into an error that says how much was asked for."""
-
-    def __init__(self, torch: Any, device: Any, size: int) -> None:
-        self._torch, self._device, self._size = torch, device, size
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, self._torch.cuda.OutOfMemoryError):
+    @contextmanager
+    def _memory(self, size: int) -> Iterator[None]:
+        """Turn torch's complaint about device memory into an error that says how much was asked for."""
+        try:
+            yield
+        except self._torch.cuda.OutOfMemoryError as error:
             free, total = self._torch.cuda.mem_get_info(self._device)
             raise ResourceError(
                 "not enough GPU memory",
-                expected=f"{self._size / 2**20:.0f} MiB in one piece",
+                expected=f"{size / 2**20:.0f} MiB in one piece",
                 found=f"{free / 2**20:.0f} of {total / 2**20:.0f} MiB free",
                 do="crop the CT, store attenuation as 'fixed16', ask for fewer dense maps, or use --device cpu",
                 code="gpu_memory",

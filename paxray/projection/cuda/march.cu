@@ -118,10 +118,11 @@ __device__ inline Ray set_up(const Params &p, int row, int column) {
     ray.step_mm = per_step * length;
     double low = 0.0, high = n - 1.0;
     if (p.cone) {
-        // t0 counts from the pixel, the source being at -1: keep source < sample <= pixel.
+        // t0 counts from the pixel, the source being at -1: keep source < sample <= pixel. A detector often lies in
+        // a plane of voxels, where the last bit must not decide either.
         ray.depth0_mm = (t0 + 1.0) * length;
-        low = fmax(low, floor((-1.0 - t0) / per_step) + 1.0);
-        high = fmin(high, floor(-t0 / per_step));
+        low = fmax(low, floor((-1.0 - t0) / per_step + 1.0 / round) + 1.0);
+        high = fmin(high, floor(-t0 / per_step + 1.0 / round));
     } else {
         ray.depth0_mm = t0 * length + p.pixel_depth_mm + ahead;
     }
