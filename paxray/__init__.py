@@ -51,6 +51,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Import a verb when it is first used: `import paxray` itself costs next to nothing."""
     if name in __all__:

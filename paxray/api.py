@@ -30,7 +30,8 @@ from paxray.segmentation.files import read_masks as _read_masks
 if TYPE_CHECKING:
     from paxray.buildlog import Event
     from paxray.config import Pipeline
-    from paxray.run import BuildPlan, BuildResult
+    from paxray.run import BuildResult
+    from paxray.todo import BuildPlan
 
 __all__ = [
     "attenuate",
@@ -154,13 +155,14 @@ def build(
     rows = read_case_table(table)
     return _build(
         pipeline,
-        rows[:limit],
+        rows,
         Path(out),
         table=table,
         workers=workers,
         device=device,
         update=update,
         retry_failed=retry_failed,
+        limit=limit,
         on_plan=on_plan,
         on_event=on_event,
     )

@@ -26,7 +26,7 @@ RUNTIME_KEYS = ("name", "description")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ViewConfig(_Strict):

@@ -6,10 +6,39 @@ import json
 import os
 from pathlib import Path
 
-from paxray.errors import CaseError
-from paxray.files import write_json
-from paxray.io.cases import Case
-from paxray.io.identity import content_hash
+from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.vocabulary import load_vocabulary
+from paxray.errors import CaseError, ConfigError
+from paxray.files import digest, write_json
+from paxray.io.cases import BY_NAME, Case, MaskSource
+from paxray.io.identity import content_hash, files_of
+
+#: Stands for the content of a file that is not there.
+MISSING = "missing"
+
+
+class Vocabularies:
+    """Digests of the vocabularies that masks are read with: of a file's content too, not only of its name."""
+
+    def __init__(self, catalog: Catalog, base: Path) -> None:
+        self._catalog, self._base = catalog, base
+        self._known: dict[str, str] = {}
+
+    def digest_of(self, source: MaskSource) -> str:
+        """Digest of all labels; one that cannot be read gives its error's words, and fails the case later."""
+        spec = source.vocabulary
+        if spec not in self._known:
+            if spec == BY_NAME:
+                # File names are resolved by the catalog's names and synonyms.
+                words = {name: item.synonyms for name, item in self._catalog.items()}
+                self._known[spec] = digest(words)
+            else:
+                try:
+                    labels = load_vocabulary(spec, base=self._base, catalog=self._catalog).labels
+                    self._known[spec] = digest(sorted(labels.items()))
+                except ConfigError as error:
+                    self._known[spec] = error.what
+        return self._known[spec]
 
 
 class InputHashes:
@@ -30,7 +59,7 @@ class InputHashes:
                 self._known = {}  # a torn cache only costs reading the inputs again
 
     def of(self, case: Case) -> dict[str, str]:
-        """Content hash of the CT and of each mask source; ``missing`` where there is no such file."""
+        """Content hash of the CT and of each mask source; `MISSING` where there is no such file."""
         out = {"ct": self._hash(case.ct)}
         for n, source in enumerate(case.masks):
             out[f"masks[{n}]"] = self._hash(source.path)
@@ -38,9 +67,10 @@ class InputHashes:
 
     def _hash(self, path: Path) -> str:
         key = os.path.relpath(path, self._base)
-        stamp = _stamp(path)
-        if stamp is None:
-            return "missing"
+        try:
+            stamp = _stamp(files_of(path))
+        except CaseError as error:
+            return MISSING if error.code == "missing_file" else error.code
         known = self._known.get(key)
         if known is not None and known[0] == stamp:
             return str(known[1])
@@ -57,15 +87,7 @@ class InputHashes:
             write_json(self._path, dict(sorted(self._known.items())))
 
 
-def _stamp(path: Path) -> str | None:
-    """Sizes and times of a file, or of all files below a folder; None where there is nothing."""
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file())
-    elif path.exists():
-        files = [path]
-    else:
-        return None
-    stats = [(p.name, p.stat()) for p in files]
-    from paxray.files import digest
-
+def _stamp(files: list[tuple[str, Path]]) -> str:
+    """Sizes and times of an input's files."""
+    stats = [(name, path.stat()) for name, path in files]
     return digest([[name, s.st_size, s.st_mtime_ns] for name, s in stats])

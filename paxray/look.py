@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from paxray.anatomy.catalog import Catalog
 from paxray.config import parse_pipeline
 from paxray.files import write_bytes, write_json
@@ -24,7 +26,7 @@ from paxray.produce import (
     shoot,
     views_of,
 )
-from paxray.projection.project import Device
+from paxray.projection.project import Device, Projection
 from paxray.radiography.overlay import draw_overlay
 from paxray.radiography.signal import encode_signal
 from paxray.segmentation.body import BODY
@@ -129,7 +131,10 @@ def _write(
         list(pool.map(save_mask, seen))
     facts = [{k: v for k, v in row.items() if k not in ("mask", "category_id")} for row in rows]
     overlay = draw_overlay(
-        shot.image, [(projection.mask(of), catalog[of].colour) for of in overlay_classes(seen, catalog)]
+        shot.image,
+        [(projection.mask(of), catalog[of].colour) for of in overlay_classes(projection, seen, catalog)],
+        fill=0.12,
+        scale=2 if max(shot.image.shape) <= 1024 else 1,
     )
     write_bytes(folder / f"{name}.png", png_bytes(shot.image))
     write_bytes(folder / f"{name}_signal.png", png_bytes(signal.values))
@@ -154,7 +159,13 @@ def _write(
     }
 
 
-def overlay_classes(seen: Sequence[str], catalog: Catalog) -> list[str]:
-    """The finest classes seen, without what covers everything: skin-deep layers and the body."""
-    fine = [name for name in seen if not any(part in seen for part in catalog[name].parts)]
-    return [name for name in fine if catalog[name].group not in ("body", "muscle")]
+def overlay_classes(projection: Projection, seen: Sequence[str], catalog: Catalog) -> list[str]:
+    """What an overlay shows: no class that its parts draw already, nor the layers that cover everything."""
+    shown = []
+    for name in seen:
+        parts = [projection.mask(part) for part in catalog[name].parts if part in seen]
+        if parts and (np.logical_or.reduce(parts) == projection.mask(name)).all():
+            continue
+        if catalog[name].group not in ("body", "muscle"):
+            shown.append(name)
+    return shown

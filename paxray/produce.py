@@ -21,7 +21,7 @@ from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.unions import derive
 from paxray.config import Pipeline
 from paxray.dataset.rle import encode_mask
-from paxray.errors import ConfigError
+from paxray.errors import CaseError, ConfigError
 from paxray.io.cases import Case
 from paxray.io.ct import read_ct
 from paxray.io.volume import Volume
@@ -31,7 +31,7 @@ from paxray.projection.project import Device, Projection, project
 from paxray.projection.view import View
 from paxray.radiography.display import render_display
 from paxray.radiography.signal import encode_signal
-from paxray.segmentation.body import BODY, UNSCANNED, body_extent, body_faces, with_body
+from paxray.segmentation.body import BODY, UNSCANNED, body_extent, body_faces, row_ends, with_body
 from paxray.segmentation.files import read_masks
 
 #: Versions of what decides an output; raised when a change would alter the bytes of a data set.
@@ -86,6 +86,8 @@ class Subject:
         Points whose hull is the body.
     faces_mm
         The body's points in the first and last slice along the patient.
+    atom_boxes_ijk
+        ``(n_atoms, 2, 3)``, see `atom_boxes`.
     """
 
     mu: Volume
@@ -95,6 +97,7 @@ class Subject:
     volume_mm3: dict[str, float]
     extent_mm: NDArray[np.float64]
     faces_mm: tuple[NDArray[np.float64], NDArray[np.float64]]
+    atom_boxes_ijk: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +147,7 @@ def prepare(
         outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
         voxels = labels.voxel_counts()
         volume = ct.grid.voxel_volume_mm3
+        boxes = atom_boxes(labels)
     with clock.stage("attenuate"):
         mu = attenuate(
             ct, body, energy_kev=pipeline.physics.energy_kev, ct_energy_kev=pipeline.physics.ct_energy_kev
@@ -156,6 +160,7 @@ def prepare(
         volume_mm3={name: n * volume for name, n in voxels.items()},
         extent_mm=body_extent(body, ct.grid),
         faces_mm=body_faces(body, ct.grid),
+        atom_boxes_ijk=boxes,
     )
 
 
@@ -192,7 +197,18 @@ def shoot(
 def views_of(subject: Subject, pipeline: Pipeline) -> list[View]:
     """The pipeline's views, placed at the subject."""
     setup = pipeline.geometry.setup()
-    return [place(view.pose(), setup, subject.extent_mm, subject.faces_mm) for view in pipeline.views]
+    try:
+        return [place(view.pose(), setup, subject.extent_mm, subject.faces_mm) for view in pipeline.views]
+    except ConfigError as error:
+        # The pipeline is sound; this patient does not fit into its geometry.
+        raise CaseError(
+            error.what,
+            where="geometry",
+            expected=error.expected,
+            found=error.found,
+            do=error.do,
+            code="geometry",
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,10 +326,8 @@ def _seen(subject: Subject, projection: Projection, name: str) -> dict[str, Any]
     if pixels == 0:
         return {"view_status": _why_unseen(subject, projection.view, name), "area_px": 0}
     left, right, top, bottom = (int(fact[k]) for k in ("column_min", "column_max", "row_min", "row_max"))
-    view = projection.view
-    at_edge = left == 0 or top == 0 or right == view.columns - 1 or bottom == view.rows - 1
     return {
-        "view_status": "cut" if at_edge else "whole",
+        "view_status": "whole" if _in_field(subject, projection.view, name).all() else "cut",
         "mask": encode_mask(projection.mask(name)),
         "area_px": pixels,
         "bbox": [left, top, right - left + 1, bottom - top + 1],
@@ -328,8 +342,36 @@ def _seen(subject: Subject, projection: Projection, name: str) -> dict[str, Any]
 def _why_unseen(subject: Subject, view: View, name: str) -> str:
     """``below_pixel`` where a voxel centre lands in the field though no ray met the class, else ``outside``."""
     k, j, i = np.nonzero(subject.labels.mask(name))
-    pixel = view.project_points(subject.mu.grid.to_world(np.column_stack([i, j, k])))
-    inside = (
-        np.abs(pixel - [(view.columns - 1) / 2, (view.rows - 1) / 2]) <= [view.columns / 2, view.rows / 2]
-    ).all(axis=1)
-    return "below_pixel" if inside.any() else "outside"
+    return "below_pixel" if _lands(subject, view, np.column_stack([i, j, k])).any() else "outside"
+
+
+def _in_field(subject: Subject, view: View, name: str) -> NDArray[np.bool_]:
+    """Which points of a hull of the class land on the detector; all of them: no voxel centre lies beyond it.
+
+    The hull is that of the atoms' bounding boxes where these fit, else of the class itself: both a picture and a
+    hull are convex, so that points suffice.
+    """
+    column = subject.labels.membership[:, subject.labels.index(name)]
+    boxes = subject.atom_boxes_ijk[np.flatnonzero(column)]
+    corner = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    corners = np.where(corner[None], boxes[:, None, 1], boxes[:, None, 0]).reshape(-1, 3)
+    fits = _lands(subject, view, corners)
+    return fits if fits.all() else _lands(subject, view, row_ends(subject.labels.mask(name)))
+
+
+def _lands(subject: Subject, view: View, index_ijk: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which voxel centres project onto the detector."""
+    pixel = view.project_points(subject.mu.grid.to_world(index_ijk))
+    middle, half = np.array([view.columns - 1, view.rows - 1]) / 2, np.array([view.columns, view.rows]) / 2
+    return np.asarray((np.abs(pixel - middle) <= half).all(axis=1))
+
+
+def atom_boxes(labels: LabelVolume) -> NDArray[np.int64]:
+    """``(n_atoms, 2, 3)`` first and last voxel ``(i, j, k)`` of each atom's bounding box; the background's is empty."""
+    from scipy import ndimage
+
+    boxes = np.zeros((len(labels.membership), 2, 3), np.int64)
+    for atom, found in enumerate(ndimage.find_objects(labels.atoms, max_label=len(boxes) - 1), start=1):
+        if found is not None:
+            boxes[atom] = [[part.start for part in found[::-1]], [part.stop - 1 for part in found[::-1]]]
+    return boxes

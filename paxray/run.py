@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import threading
 import traceback
 from collections.abc import Callable
@@ -18,7 +18,6 @@ from paxray.config import Pipeline
 from paxray.dataset.card import write_card
 from paxray.dataset.checksums import write_checksums
 from paxray.dataset.layout import Layout
-from paxray.dataset.plan import Planned, extend_plan, read_plan, write_plan
 from paxray.dataset.schema import label_schema, sample_schema, write_table
 from paxray.dataset.shard import (
     FAILED,
@@ -28,45 +27,15 @@ from paxray.dataset.shard import (
     read_case_tables,
     read_commit,
     records_of,
+    recover,
     write_shard,
 )
-from paxray.errors import CaseError, ConfigError, DamageError, PaxrayError, ResourceError
-from paxray.files import digest, read_json, write_json
-from paxray.inputs import InputHashes
+from paxray.errors import CaseError, PaxrayError, ResourceError
+from paxray.files import read_json, write_json
 from paxray.io.cases import Case
-from paxray.produce import Clock, catalog_of, classes_of, peak_memory_mib, produce
-from paxray.projection.project import Device, resolve_device
-from paxray.standing import (
-    basis_of,
-    case_identity,
-    categories_of,
-    category_rows,
-    changed,
-    differences_of,
-    extra_columns_of,
-    manifest_of,
-    what_moved,
-)
-
-
-@dataclass(frozen=True)
-class ShardJob:
-    """All that a worker needs to make one shard."""
-
-    root: Path
-    shard: str
-    split: str
-    todo: tuple[Case, ...]
-    keep: tuple[CaseRecord, ...]
-    order: tuple[str, ...]
-    fingerprints: dict[str, str]
-    inputs: dict[str, dict[str, str]]
-    pipeline: Pipeline
-    categories: dict[str, int]
-    extra: tuple[str, ...]
-    base: Path
-    device: Device
-    threads: int | None
+from paxray.produce import Clock, catalog_of, peak_memory_mib, produce
+from paxray.projection.project import Device
+from paxray.todo import BuildPlan, ShardJob, plan_build, require_usable_folder
 
 
 @dataclass(frozen=True)
@@ -97,135 +66,6 @@ class BuildResult:
     log: Path | None
 
 
-@dataclass(frozen=True)
-class BuildPlan:
-    """What a build would do."""
-
-    jobs: tuple[ShardJob, ...]
-    plan: tuple[Planned, ...]
-    standing: int
-    failed_standing: int
-    views: int
-
-    @property
-    def cases(self) -> int:
-        """Cases to process."""
-        return sum(len(job.todo) for job in self.jobs)
-
-
-def plan_build(
-    pipeline: Pipeline,
-    cases: list[Case],
-    out: Path,
-    *,
-    table: Path,
-    device: Device = "auto",
-    workers: int = 0,
-    update: bool = False,
-    retry_failed: bool = False,
-    write: bool = True,
-    on_hash: Callable[[str], None] | None = None,
-) -> BuildPlan:
-    """Compare what is asked for with what stands, and say what is to be done.
-
-    Raises
-    ------
-    ConfigError
-        ``pipeline_changed`` where pipeline, catalog, inputs or numerics differ from what stands and `update` is
-        not given, with the differences.
-    """
-    layout = Layout(out)
-    catalog = catalog_of(pipeline)
-    classes = classes_of(pipeline, catalog)
-    numerics = resolve_device(device)
-    manifest = read_json(layout.manifest) if layout.manifest.exists() else None
-    if manifest is None and out.exists() and any(path.name != "logs" for path in out.iterdir()):
-        raise ConfigError(
-            "the output folder is not empty and holds no data set",
-            where=out.name,
-            expected="an empty or new folder, or one with dataset.json",
-            do="choose another --out",
-        )
-    extra = extra_columns_of(cases, manifest)
-    basis = basis_of(pipeline, catalog, classes, numerics, extra)
-    categories = categories_of(classes, manifest)
-    hashes = InputHashes(layout.logs, table.parent, read_only=not write)
-    differences = differences_of(manifest, basis)
-    if differences and not update:
-        raise changed(differences)
-
-    old_plan = read_plan(layout.plan)
-    plan = extend_plan(
-        old_plan,
-        [(case.case_id, case.patient_id) for case in cases],
-        pipeline.splits.shares,
-        pipeline.splits.seed,
-        pipeline.shard_cases,
-    )
-    by_id = {case.case_id: case for case in cases}
-    fingerprint_basis = digest(basis)
-    per_worker = max(1, (os.cpu_count() or 1) // max(1, workers))
-    jobs, standing, failed_standing, moved = [], 0, 0, []
-    shards: dict[str, list[Planned]] = {}
-    for row in plan:
-        shards.setdefault(row.shard, []).append(row)
-    for shard, rows in shards.items():
-        commit = layout.commit(shard)
-        done = {r.case_id: r for r in records_of(read_commit(commit))} if commit.exists() else {}
-        if done and not (layout.samples(shard).exists() and layout.labels(shard).exists()):
-            raise DamageError(
-                "a committed shard lacks its tables", where=f"commits/{shard}.json",
-                do="paxray verify lists the damage; delete the commit to build the shard again",
-            )  # fmt: skip
-        todo, keep, fingerprints, inputs = [], [], {}, {}
-        for row in rows:
-            case, old = by_id.get(row.case_id), done.get(row.case_id)
-            if case is None:
-                # Planned in an earlier call, not in this table: what stands of it stays.
-                if old is not None:
-                    keep.append(old)
-                continue
-            if on_hash is not None:
-                on_hash(case.case_id)
-            inputs[case.case_id] = hashes.of(case)
-            fingerprints[case.case_id] = digest(
-                [fingerprint_basis, case_identity(case), inputs[case.case_id]]
-            )
-            if old is None:
-                todo.append(case)
-            elif old.fingerprint != fingerprints[case.case_id]:
-                if old.inputs != inputs[case.case_id] or not differences:
-                    moved.append((case, old))
-                todo.append(case)
-            elif old.status == FAILED and retry_failed:
-                todo.append(case)
-            else:
-                keep.append(old)
-                standing += 1
-                failed_standing += old.status == FAILED
-        if todo:
-            jobs.append(
-                ShardJob(
-                    out, shard, rows[0].split, tuple(todo), tuple(keep), tuple(r.case_id for r in rows),
-                    fingerprints, inputs, pipeline, categories, tuple(extra), table.parent, numerics, per_worker,
-                )
-            )  # fmt: skip
-    changed_inputs = [(c, r) for c, r in moved if r.status == OK]
-    if changed_inputs and not update:
-        raise changed(
-            [f"case '{case.case_id}': {what_moved(case, record, hashes)}" for case, record in changed_inputs]
-        )
-    if write:
-        layout.root.mkdir(parents=True, exist_ok=True)
-        hashes.save()
-        if plan != old_plan:
-            write_plan(layout.plan, plan)
-        if jobs or manifest is None or manifest["categories"] != category_rows(categories, catalog):
-            layout.checksums.unlink(missing_ok=True)
-            write_json(layout.manifest, manifest_of(pipeline, basis, categories, catalog))
-    return BuildPlan(tuple(jobs), tuple(plan), standing, failed_standing, len(pipeline.views))
-
-
 def build(
     pipeline: Pipeline,
     cases: list[Case],
@@ -236,6 +76,8 @@ def build(
     device: Device = "auto",
     update: bool = False,
     retry_failed: bool = False,
+    limit: int | None = None,
+    on_input: Callable[[str], None] | None = None,
     on_plan: Callable[[BuildPlan], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> BuildResult:
@@ -255,16 +97,20 @@ def build(
         Redo what a changed pipeline or input touches.
     retry_failed
         Try failed cases again.
-    on_plan, on_event
-        Told what is to be done, and each case and shard when it is done.
+    limit
+        Process this many cases at most in this call; all are planned.
+    on_input, on_plan, on_event
+        Told each case whose inputs were read, what is to be done, and each case and shard when it is done.
 
     Raises
     ------
     ConfigError, ResourceError, DamageError
         A bad case raises nothing: it becomes a record with a code.
     """
+    require_usable_folder(out)
     layout = Layout(out)
     with only_build(layout):
+        recover(layout)
         todo = plan_build(
             pipeline,
             cases,
@@ -274,6 +120,8 @@ def build(
             workers=workers,
             update=update,
             retry_failed=retry_failed,
+            limit=limit,
+            on_input=on_input,
         )
         if on_plan is not None:
             on_plan(todo)
@@ -328,7 +176,8 @@ def _build_case(case: Case, job: ShardJob, catalog: Catalog, clock: Clock) -> Ca
     common: dict[str, Any] = {
         "case_id": case.case_id,
         "patient_id": case.patient_id,
-        "fingerprint": job.fingerprints[case.case_id],
+        "basis": job.basis,
+        "identity": job.identities[case.case_id],
         "inputs": job.inputs[case.case_id],
     }
     try:
@@ -340,6 +189,11 @@ def _build_case(case: Case, job: ShardJob, catalog: Catalog, clock: Clock) -> Ca
         return CaseTables(CaseRecord(**common, status=FAILED, code=error.code, message=str(error)))
     except PaxrayError:
         raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        message = f"{type(error).__name__}: {error.strerror}"
+        return CaseTables(CaseRecord(**common, status=FAILED, code="unreadable", message=message))
     except ImportError as error:
         # A package is missing on this machine: no case's fault, and every case would fail alike.
         raise ResourceError(
@@ -365,7 +219,7 @@ _TOPIC = "paxray"
 
 
 def _on_dask(jobs: list[ShardJob], workers: int, on_event: Callable[[Event], None]) -> None:
-    """Run shards on worker processes; a shard whose worker keeps dying fails as a whole and harms no other."""
+    """Run shards on worker processes."""
     import dask
     from distributed import Client, LocalCluster, as_completed
     from distributed.scheduler import KilledWorker
@@ -383,7 +237,7 @@ def _on_dask(jobs: list[ShardJob], workers: int, on_event: Callable[[Event], Non
             threads_per_worker=1,
             processes=True,
             dashboard_address="127.0.0.1:0",
-            silence_logs=40,
+            silence_logs=60,
             memory_limit=0,
         ) as cluster,
         Client(cluster) as client,
@@ -406,9 +260,51 @@ def _on_dask(jobs: list[ShardJob], workers: int, on_event: Callable[[Event], Non
                 for event in future.result():
                     once(event)
             elif isinstance(error, KilledWorker):
-                _fail_shard(waiting[future], once)
+                # One of its cases killed the worker. Alone in a process each shows whether it is the one.
+                _case_by_case(client, waiting[future], once)
             else:
                 raise error
+
+
+def _case_by_case(client: Any, job: ShardJob, on_event: Callable[[Event], None]) -> None:
+    """Make a shard's cases one by one on workers, so that one that kills its worker fails alone."""
+    from distributed.scheduler import KilledWorker
+
+    layout = Layout(job.root)
+    tables = _kept(layout, job)
+    for case in job.todo:
+        future = client.submit(_case_on_worker, job, case, pure=False)
+        error = future.exception()
+        if error is None:
+            tables[case.case_id], event = future.result()
+            on_event(event)
+        elif isinstance(error, KilledWorker):
+            record = CaseRecord(
+                case_id=case.case_id,
+                patient_id=case.patient_id,
+                status=FAILED,
+                code="worker_died",
+                message="the worker process died twice while it made this case\n"
+                "  do: look for a lack of memory, then build with --retry-failed and fewer --workers",
+                basis=job.basis,
+                identity=job.identities[case.case_id],
+                inputs=job.inputs[case.case_id],
+            )
+            tables[case.case_id] = CaseTables(record)
+            on_event(Event("case", case.case_id, FAILED, record.message))
+        else:
+            raise error
+    write_shard(layout, job.shard, job.split, [tables[c] for c in job.order if c in tables], list(job.extra))
+    on_event(Event("shard", job.shard, OK))
+
+
+def _case_on_worker(job: ShardJob, case: Case) -> tuple[CaseTables, Event]:
+    clock = Clock()
+    tables = _build_case(case, job, catalog_of(job.pipeline), clock)
+    record = tables.record
+    return tables, Event(
+        "case", case.case_id, record.status, record.message, clock.seconds, peak_memory_mib()
+    )
 
 
 def _shard_on_worker(job: ShardJob) -> list[Event]:
@@ -423,25 +319,6 @@ def _shard_on_worker(job: ShardJob) -> list[Event]:
 
     build_shard(job, tell)
     return events
-
-
-def _fail_shard(job: ShardJob, on_event: Callable[[Event], None]) -> None:
-    """Record that a shard's worker died: which case it was cannot be told, so none is called done."""
-    layout = Layout(job.root)
-    tables = _kept(layout, job)
-    message = (
-        "the worker process died twice while it made this case's shard\n"
-        "  do: look for a lack of memory, then build with --retry-failed and fewer --workers"
-    )
-    for case in job.todo:
-        record = CaseRecord(
-            case.case_id, case.patient_id, FAILED, "worker_died", message,
-            job.fingerprints[case.case_id], job.inputs[case.case_id],
-        )  # fmt: skip
-        tables[case.case_id] = CaseTables(record)
-        on_event(Event("case", case.case_id, FAILED, message))
-    write_shard(layout, job.shard, job.split, [tables[c] for c in job.order if c in tables], list(job.extra))
-    on_event(Event("shard", job.shard, FAILED))
 
 
 def _finish(layout: Layout, pipeline: Pipeline, todo: BuildPlan, made: int, log: Path | None) -> BuildResult:

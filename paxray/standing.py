@@ -13,7 +13,7 @@ from paxray.dataset.layout import SCHEMA_VERSION
 from paxray.dataset.schema import sample_schema
 from paxray.dataset.shard import CaseRecord
 from paxray.errors import ConfigError
-from paxray.inputs import InputHashes
+from paxray.inputs import Vocabularies
 from paxray.io.cases import Case
 from paxray.produce import STAGE_VERSIONS
 
@@ -42,36 +42,50 @@ def basis_of(
         "schema": SCHEMA_VERSION,
         "stages": STAGE_VERSIONS,
         "numerics": numerics,
-        "catalog": catalog.fingerprint(classes),
+        "catalog": {name: catalog.fingerprint([name])[:16] for name in classes},
         "extra_columns": extra,
         "pipeline": content,
     }
 
 
-def case_identity(case: Case) -> dict[str, Any]:
-    """What of a case's row reaches its samples, or says how its masks are read."""
+def case_identity(case: Case, inputs: dict[str, str], vocabularies: Vocabularies) -> dict[str, Any]:
+    """What the outcome depends on for this case alone: its files' content, and what of its row reaches its samples."""
     return {
+        "inputs": inputs,
         "patient_id": case.patient_id,
-        "vocabularies": [source.vocabulary for source in case.masks],
+        "vocabularies": [vocabularies.digest_of(source) for source in case.masks],
         "source": case.source,
         "license": case.license,
         "extra": case.extra,
     }
 
 
-def differences_of(manifest: dict[str, Any] | None, basis: dict[str, Any]) -> list[str]:
+def differences_of(manifest: dict[str, Any] | None, basis: dict[str, Any], pipeline: Pipeline) -> list[str]:
     """One line for each setting that differs; none without a manifest."""
     if manifest is None:
         return []
-    old, new = flatten(manifest["basis"]), flatten(basis)
-    out = []
+    out = _class_differences(manifest["basis"]["catalog"], basis["catalog"])
+    # Shares of splits change nothing that stands, but whom later patients join: that should be meant.
+    before_all = {**manifest["basis"], "splits": manifest["pipeline"]["splits"]}
+    after_all = {**basis, "splits": pipeline.effective()["splits"]}
+    old, new = (flatten({k: v for k, v in b.items() if k != "catalog"}) for b in (before_all, after_all))
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, "(not set)"), new.get(key, "(not set)")
         if before != after:
-            if key == "catalog":
-                before, after = f"definitions {str(before)[:8]}", f"definitions {str(after)[:8]}"
             out.append(f"{key}: stands {_brief(before)}, asked for {_brief(after)}")
     return out
+
+
+def _class_differences(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """What became of the classes: gone (a class file left out?), new, defined otherwise."""
+    kinds = {
+        "classes that stand and are not asked for": sorted(old.keys() - new.keys()),
+        "classes asked for that do not stand": sorted(new.keys() - old.keys()),
+        "classes defined otherwise": sorted(
+            name for name in old.keys() & new.keys() if old[name] != new[name]
+        ),
+    }
+    return [f"{kind}: {_brief(', '.join(names))}" for kind, names in kinds.items() if names]
 
 
 def _brief(value: Any) -> str:
@@ -89,21 +103,19 @@ def changed(differences: list[str]) -> ConfigError:
     )
 
 
-def what_moved(case: Case, record: CaseRecord, hashes: InputHashes) -> str:
-    """What of a case's inputs is not what was built from."""
-    new = hashes.of(case)
+def what_moved(record: CaseRecord, new: dict[str, str]) -> str:
+    """What of a case is not what was built from."""
     names = [n for n in sorted(new.keys() | record.inputs.keys()) if new.get(n) != record.inputs.get(n)]
-    return f"other content in {', '.join(names)}" if names else "its row in the case table changed"
+    return f"other content in {', '.join(names)}" if names else "its row or vocabulary changed"
 
 
 def extra_columns_of(cases: list[Case], manifest: dict[str, Any] | None) -> list[str]:
     """Columns of the case table that reach the samples; a standing data set keeps those it has."""
     here = list(dict.fromkeys(name for case in cases for name in case.extra))
-    if manifest is None:
-        sample_schema(here)  # refuses names that are taken
-        return here
-    old: list[str] = manifest["basis"]["extra_columns"]
-    return old + [name for name in here if name not in old]
+    old: list[str] = [] if manifest is None else manifest["basis"]["extra_columns"]
+    columns = old + [name for name in here if name not in old]
+    sample_schema(columns)  # refuses names that are taken
+    return columns
 
 
 def categories_of(classes: tuple[str, ...], manifest: dict[str, Any] | None) -> dict[str, int]:

@@ -337,6 +337,6 @@ def _unknown_label(unknown: Iterable[int], counts: Int64, vocabulary: Vocabulary
         where=where,
         expected=f"one of {len(vocabulary.labels)} labels up to {max(vocabulary.labels)}",
         found=f"label {found}" + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""),
-        do="; ".join(["say what it is, if you know: `vocabulary: " + spec + "`", *hints]),
+        do="; ".join([f"say what it is, if you know, with the vocabulary `{spec}`", *hints]),
         code="unknown_label",
     )

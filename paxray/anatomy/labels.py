@@ -78,6 +78,11 @@ class LabelVolume:
         if len(set(self.names)) != len(self.names) or set(self.status) != set(self.names):
             raise CaseError("names repeat, or a status is missing or too many", code="bad_labels")
 
+    def __repr__(self) -> str:
+        present = sum(n > 0 for n in self.voxel_counts().values())
+        classes = f"{present} of {len(self.names)} classes present"
+        return f"LabelVolume(shape {self.shape}, {len(self.membership)} atoms, {classes})"
+
     @cached_property
     def grid(self) -> Grid:
         """The lattice that the atoms stand on."""

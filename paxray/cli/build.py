@@ -15,7 +15,9 @@ from paxray.errors import EXIT_FAILED_CASES, ConfigError
 
 if TYPE_CHECKING:
     from paxray.buildlog import Event
-    from paxray.run import BuildPlan, BuildResult
+    from paxray.io.cases import Case
+    from paxray.run import BuildResult
+    from paxray.todo import BuildPlan
 
 
 @guarded
@@ -120,7 +122,7 @@ def build(
         bool, typer.Option("--update", help="Redo what a changed pipeline or input touches.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cases again.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases of the table.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Process N cases at most in this call.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
@@ -137,22 +139,24 @@ def build(
     from paxray.config import load_pipeline
     from paxray.io.cases import read_case_table
     from paxray.run import build as run_build
-    from paxray.run import plan_build
+    from paxray.todo import plan_build
 
     overrides = list(settings or [])
     if classes is not None:
         overrides.append(f"labels.catalog={json.dumps(str(classes.resolve()))}")
     chosen = load_pipeline(pipeline, overrides)
-    rows = read_case_table(cases)[:limit]
+    rows = read_case_table(cases)
+    if not as_json:
+        _print_notes(rows, classes)
     if dry_run:
         todo = plan_build(
             chosen, rows, dataset, table=cases, device=device.value, workers=workers,
-            update=update, retry_failed=retry_failed, write=False,
+            update=update, retry_failed=retry_failed, limit=limit, write=False,
         )  # fmt: skip
         _print_plan(todo, dataset, as_json)
         return
     with progress_bar(quiet=as_json) as progress:
-        task = progress.add_task("reading what stands", total=None)
+        task = progress.add_task("reading inputs", total=len(rows))
 
         def planned(todo: BuildPlan) -> None:
             progress.update(task, description="building", total=todo.cases, completed=0)
@@ -174,16 +178,38 @@ def build(
 
         result = run_build(
             chosen, rows, dataset, table=cases, workers=workers, device=device.value, update=update,
-            retry_failed=retry_failed, on_plan=planned, on_event=happened,
+            retry_failed=retry_failed, limit=limit, on_input=lambda _: progress.update(task, advance=1),
+            on_plan=planned, on_event=happened,
         )  # fmt: skip
     _print_result(result, as_json)
     if result.failed:
         raise typer.Exit(EXIT_FAILED_CASES)
 
 
+def _print_notes(rows: list[Case], classes: Path | None) -> None:
+    """What is legal and may not be meant."""
+    alone = sum(case.patient_assumed for case in rows)
+    if alone > 1:
+        out.print(
+            f"[yellow]note[/] {alone} cases name no patient: each counts as a patient of its own, and two scans of one "
+            "person may come into different splits"
+        )
+    bare = sum(not case.masks for case in rows)
+    if bare:
+        out.print(f"[yellow]note[/] {bare} of {len(rows)} cases have no masks: only their body is labelled")
+    if classes is not None:
+        from paxray.anatomy.catalog import load_catalog
+
+        standard, own = load_catalog(), load_catalog(classes)
+        redefined = [name for name in standard if own[name] != standard[name]]
+        if redefined:
+            out.print(f"[yellow]note[/] {escape(classes.name)} redefines {', '.join(redefined)}")
+
+
 def _plan_line(todo: BuildPlan) -> str:
     stands = f", {todo.standing} stand already" if todo.standing else ""
-    return f"{todo.cases} cases to build in {len(todo.jobs)} shards, {todo.views} views each{stands}"
+    waits = f", {todo.waiting} wait for a later call" if todo.waiting else ""
+    return f"{todo.cases} cases to build in {len(todo.jobs)} shards, {todo.views} views each{stands}{waits}"
 
 
 def _print_plan(todo: BuildPlan, dataset: Path, as_json: bool) -> None:

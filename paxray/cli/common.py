@@ -13,13 +13,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from paxray.errors import EXIT_INTERRUPTED, PaxrayError
+from paxray.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, PaxrayError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class DeviceName(StrEnum):
@@ -57,10 +57,15 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
         except KeyboardInterrupt:
             err.print("interrupted: what was committed stands; the same command goes on from there")
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        except BrokenPipeError:
-            # The reader of our output went away (| head): nothing is wrong.
-            sys.stderr.close()
-            raise typer.Exit(0) from None
+        except (OSError, MemoryError) as error:
+            if isinstance(error, BrokenPipeError):
+                # The reader of our output went away (| head): nothing is wrong.
+                sys.stderr.close()
+                raise typer.Exit(0) from None
+            name = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+            what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            err.print(f"[bold red]error[/] \\[environment] {escape(f'{name}{what}')}")
+            raise typer.Exit(EXIT_ENVIRONMENT) from None
 
     return run
 

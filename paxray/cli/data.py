@@ -50,6 +50,19 @@ def export_coco(
     )
 
 
+def _advice(file: str) -> str:
+    """What to do about a damaged file."""
+    folder, _, name = file.rpartition("/")
+    if folder in ("samples", "labels", "commits"):
+        shard = name.rsplit(".", 1)[0]
+        return f"delete commits/{shard}.json and build again: the shard is made anew (or take {file} from a copy)"
+    if file == "plan.parquet":
+        return "take plan.parquet from a copy: it alone says which patient is in which split"
+    if file == "dataset.json":
+        return "take dataset.json from a copy"
+    return f"build again: {file} is made anew from the rest"
+
+
 @guarded
 def verify(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET")],
@@ -66,7 +79,8 @@ def verify(
     result = run_verify(dataset, deep=deep)
     if as_json:
         findings = [{"file": f.file, "what": f.what} for f in result.findings]
-        print(json.dumps({"findings": findings, "files": result.files, "unfinished": result.unfinished}))
+        facts = {"files": result.files, "unfinished": result.unfinished, "stale": list(result.stale)}
+        print(json.dumps({"findings": findings, **facts}))
     else:
         for finding in result.findings:
             out.print(
@@ -76,10 +90,16 @@ def verify(
             out.print(
                 "[yellow]unfinished[/] a build was interrupted: the same build command goes on from there"
             )
+        if result.stale:
+            out.print(
+                f"[yellow]stale[/] {len(result.stale)} cases were made with an earlier pipeline, beginning with "
+                f"{escape(result.stale[0])}: build again to redo them"
+            )
         if not result.findings:
             out.print(f"sound: {result.files} files, {result.samples} samples")
         else:
-            out.print("do: take the file from a copy; or delete its shard's file in commits/ and build again")
+            for advice in dict.fromkeys(_advice(finding.file) for finding in result.findings):
+                out.print(f"do: {advice}")
     if result.findings:
         raise typer.Exit(EXIT_DAMAGE)
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from paxray.dataset.layout import Layout
 from paxray.files import read_json, write_text
 
-_CARD = """# {name}
+_CARD = """---
+configs:
+- config_name: samples
+  default: true
+  data_files:
+{samples_files}
+- config_name: labels
+  data_files:
+{labels_files}
+---
+
+# {name}
 
 {description}Pseudo X-rays projected from CT, with 2D anatomical label maps projected along the same rays.
 Made with paxray {version}. **A research data set, not for clinical use.**
@@ -45,7 +56,15 @@ def write_card(layout: Layout) -> None:
     counts, pipeline = manifest["counts"], manifest["pipeline"]
     geometry = pipeline["geometry"]
     samples = counts["samples"]
+    splits = [split for split, count in samples.items() if count]
+    files = {
+        folder: "\n".join(f"  - {{split: {split}, path: {folder}/{split}-*.parquet}}" for split in splits)
+        or "  []"
+        for folder in ("samples", "labels")
+    }
     text = _CARD.format(
+        samples_files=files["samples"],
+        labels_files=files["labels"],
         name=manifest["name"],
         description=f"{manifest['description'].strip()}\n\n" if manifest["description"].strip() else "",
         version=manifest["environment"]["paxray"],

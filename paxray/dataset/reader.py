@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -29,15 +29,19 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
     meets, gives an empty mask. A class that nothing looked for raises `KeyError`.
     """
 
-    def __init__(self, counts: Mapping[str, str | None], size: tuple[int, int]) -> None:
+    def __init__(
+        self, counts: Mapping[str, str | None], size: tuple[int, int], unknown: Collection[str]
+    ) -> None:
         self._counts = counts
         self._size = size
+        self._unknown = unknown
 
     def __getitem__(self, name: str) -> NDArray[np.bool_]:
         if name not in self._counts:
-            raise KeyError(
-                f"no mask of '{name}': nothing looked for it. {suggest(name, self._counts)}".strip()
-            )
+            if name in self._unknown:
+                raise KeyError(f"no mask of '{name}': nothing looked for it in this case")
+            hint = suggest(name, [*self._counts, *self._unknown])
+            raise KeyError(f"the data set has no class '{name}'. {hint}".strip())
         counts = self._counts[name]
         return np.zeros(self._size, bool) if counts is None else decode_mask(counts, self._size)
 
@@ -118,7 +122,9 @@ class Sample:
     @cached_property
     def masks(self) -> Masks:
         """Masks by class name."""
-        return Masks({r["class"]: r["mask"] for r in self.labels if r["status"] != "unknown"}, self.size)
+        unknown = {row["class"] for row in self.labels if row["status"] == "unknown"}
+        counts = {row["class"]: row["mask"] for row in self.labels if row["class"] not in unknown}
+        return Masks(counts, self.size, unknown)
 
     @cached_property
     def facts(self) -> Any:
@@ -164,6 +170,10 @@ class Dataset:
         if split is not None and split not in SPLITS:
             raise ConfigError(f"no split '{split}'", expected=", ".join(SPLITS), do=suggest(split, SPLITS))
         self.split = split
+
+    def __repr__(self) -> str:
+        only = f", split {self.split!r}" if self.split else ""
+        return f"Dataset({str(self.root)!r}{only}: {len(self)} samples, {len(self.categories)} classes)"
 
     @property
     def root(self) -> Path:
@@ -221,6 +231,7 @@ class Dataset:
                 raise KeyError(f"no sample '{key}'. {suggest(key, self.ids)}".strip())
             key = self._place[key]
         shard, row, name = self._index[key]
+        version = self._version(shard)
         with _damage(f"samples/{shard}.parquet"), pq.ParquetFile(self._layout.samples(shard)) as file:
             group = 0
             while row >= (size := file.metadata.row_group(group).num_rows):
@@ -228,13 +239,30 @@ class Dataset:
             sample = file.read_row_group(group).slice(row, 1).to_pylist()[0]
         with _damage(f"labels/{shard}.parquet"):
             labels = pq.read_table(self._layout.labels(shard), filters=[("sample_id", "==", name)])
+        self._require_same(shard, version)
         return Sample(sample, labels)
+
+    def _version(self, shard: str) -> list[tuple[int, int]]:
+        """What changes when a build replaces a shard."""
+        paths = (self._layout.samples(shard), self._layout.labels(shard), self._layout.commit(shard))
+        with _damage(f"commits/{shard}.json"):
+            return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in paths]
+
+    def _require_same(self, shard: str, version: list[tuple[int, int]]) -> None:
+        """Image and labels must be of one version."""
+        if self._version(shard) != version:
+            raise ConfigError(
+                "the data set is being built again while it is read",
+                where=shard,
+                do="read it when the build has ended",
+            )
 
     def __iter__(self) -> Iterator[Sample]:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         for shard in self.shards:
+            version = self._version(shard)
             with _damage(f"labels/{shard}.parquet"):
                 labels = pq.read_table(self._layout.labels(shard))
             with _damage(f"samples/{shard}.parquet"):
@@ -242,6 +270,7 @@ class Dataset:
             for group in range(groups):
                 with _damage(f"samples/{shard}.parquet"), pq.ParquetFile(self._layout.samples(shard)) as file:
                     rows = file.read_row_group(group).to_pylist()
+                self._require_same(shard, version)
                 for row in rows:
                     yield Sample(row, labels.filter(pc.equal(labels["sample_id"], row["sample_id"])))
 

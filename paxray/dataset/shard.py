@@ -20,17 +20,18 @@ from paxray.dataset.schema import (
     write_table,
 )
 from paxray.errors import DamageError
-from paxray.files import read_json, sha256_of, write_json
+from paxray.files import read_json, sha256_of, sync_folder, write_json
 
-OK, FAILED, SKIPPED = "ok", "failed", "skipped"
+OK, FAILED = "ok", "failed"
 
 
 @dataclass(frozen=True)
 class CaseRecord:
     """How a case ended.
 
-    `inputs` holds the content hash of each input by the name that the case table gives it; a fingerprint says
-    all that the outcome depends on.
+    `inputs` holds the content hash of the CT and of each mask source. What the outcome depends on is digested in
+    two parts: `basis`, which all cases share (pipeline, classes, stage versions, numerics), and `identity`, the
+    case's own (inputs, vocabularies, its row).
     """
 
     case_id: str
@@ -38,7 +39,8 @@ class CaseRecord:
     status: str
     code: str = ""
     message: str = ""
-    fingerprint: str = ""
+    basis: str = ""
+    identity: str = ""
     inputs: dict[str, str] = field(default_factory=dict)
     samples: int = 0
     labels: int = 0
@@ -56,13 +58,12 @@ class CaseTables:
 def write_shard(
     layout: Layout, shard: str, split: str, cases: Iterable[CaseTables], extra: list[str]
 ) -> None:
-    """Write a shard's tables and then its commit; cases in the order given.
+    """Write a shard's tables and its commit, cases in the order given; what stood before is replaced as a whole.
 
-    A shard that is written again first loses its commit, so that a kill in between leaves it undone
-    rather than wrong.
+    Everything new is first written and synced under hidden names, the commit last: from then on the shard is
+    replaced, and `recover` ends the renaming where a kill interrupts it. Before, what stood stands untouched.
     """
     cases = list(cases)
-    layout.commit(shard).unlink(missing_ok=True)
     files = {}
     for kind, path, schema, per_group in (
         ("samples", layout.samples(shard), sample_schema(extra), SAMPLE_ROWS_PER_GROUP),
@@ -70,16 +71,46 @@ def write_shard(
     ):
         parts = [getattr(case, kind) for case in cases if getattr(case, kind) is not None]
         table = pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
-        write_table(path, table.replace_schema_metadata(schema.metadata), per_group)
+        write_table(staged(path), table.replace_schema_metadata(schema.metadata), per_group)
         files[f"{kind}/{path.name}"] = {
-            "sha256": sha256_of(path),
-            "bytes": path.stat().st_size,
+            "sha256": sha256_of(staged(path)),
+            "bytes": staged(path).stat().st_size,
             "rows": table.num_rows,
         }
     write_json(
-        layout.commit(shard),
+        staged(layout.commit(shard)),
         {"shard": shard, "split": split, "files": files, "cases": [asdict(case.record) for case in cases]},
     )
+    _install(layout, shard)
+
+
+def staged(path: Path) -> Path:
+    """Where the next version of a file waits."""
+    return path.with_name(f".{path.name}.next")
+
+
+def _install(layout: Layout, shard: str) -> None:
+    """Rename what waits, the commit last; done again after a kill it ends the same."""
+    for path in (layout.samples(shard), layout.labels(shard), layout.commit(shard)):
+        if staged(path).exists():
+            staged(path).replace(path)
+            sync_folder(path.parent)
+
+
+def waiting_shards(layout: Layout) -> list[str]:
+    """Shards whose next version is complete and not yet in place: a kill came in between."""
+    found = (layout.root / "commits").glob(".*.json.next")
+    return sorted(path.name.removeprefix(".").removesuffix(".json.next") for path in found)
+
+
+def recover(layout: Layout) -> None:
+    """Put in place what a killed build had completed, and remove what it had not."""
+    for shard in waiting_shards(layout):
+        _install(layout, shard)
+    for folder in ("samples", "labels", "commits"):
+        for pattern in (".*.next", ".*.tmp"):
+            for path in (layout.root / folder).glob(pattern):
+                path.unlink()
 
 
 def read_commit(path: Path) -> dict[str, Any]:
@@ -96,7 +127,20 @@ def records_of(commit: dict[str, Any]) -> list[CaseRecord]:
 
 
 def read_case_tables(layout: Layout, shard: str, records: Iterable[CaseRecord]) -> list[CaseTables]:
-    """Take finished cases out of a shard, to be written again beside others."""
+    """Take finished cases out of a shard, to be written again beside others.
+
+    Raises
+    ------
+    DamageError
+        The tables are not those that were committed: a flaw must not be sealed with a new checksum.
+    """
+    for name, facts in read_commit(layout.commit(shard))["files"].items():
+        if sha256_of(layout.root / name) != facts["sha256"]:
+            raise DamageError(
+                "the table's bytes are not those that were committed",
+                where=name,
+                do=f"delete commits/{shard}.json to build the whole shard again, or take the file from a copy",
+            )
     samples, labels = pq.read_table(layout.samples(shard)), pq.read_table(layout.labels(shard))
     return [
         CaseTables(

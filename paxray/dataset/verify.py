@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from paxray.dataset.checksums import canonical_files, read_checksums
+from paxray.dataset.checksums import canonical_files, foreign_files, read_checksums
 from paxray.dataset.layout import SCHEMA_VERSION, Layout
 from paxray.dataset.plan import read_plan
 from paxray.dataset.rle import decode_mask
-from paxray.dataset.shard import OK, read_commit, records_of
+from paxray.dataset.shard import OK, read_commit, records_of, waiting_shards
 from paxray.errors import DamageError
-from paxray.files import read_json, sha256_of
+from paxray.files import digest, read_json, sha256_of
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verification:
-    """Outcome: findings, what was looked at, and whether a build is still unfinished."""
+    """Outcome: findings, what was looked at, whether a build is unfinished, and cases of an earlier pipeline."""
 
     findings: tuple[Finding, ...]
     files: int
     samples: int
     unfinished: bool
+    stale: tuple[str, ...] = ()
 
 
 def verify(root: Path, *, deep: bool = False, on_file: Callable[[str], None] | None = None) -> Verification:
@@ -64,7 +65,7 @@ def verify(root: Path, *, deep: bool = False, on_file: Callable[[str], None] | N
     findings: list[Finding] = []
     try:
         manifest = read_json(layout.manifest)
-        unfinished = manifest.get("counts") is None
+        unfinished = manifest.get("counts") is None or bool(waiting_shards(layout))
         if manifest.get("schema") != SCHEMA_VERSION:
             findings.append(
                 Finding(
@@ -82,17 +83,25 @@ def verify(root: Path, *, deep: bool = False, on_file: Callable[[str], None] | N
     damaged = {finding.file for finding in findings}
     findings += _commits(layout, damaged)
     samples = 0
+    stale: list[str] = []
     if not findings:
         findings += _plan(layout)
         for commit in layout.commits():
             content = read_commit(commit)
             samples += sum(r.samples for r in records_of(content))
+            if manifest is not None:
+                basis = digest(manifest["basis"])
+                stale += [r.case_id for r in records_of(content) if r.status == OK and r.basis != basis]
             if deep and manifest is not None:
                 findings += _deep(layout, content["shard"], manifest)
-    return Verification(tuple(dict.fromkeys(findings)), len(files), samples, unfinished)
+    return Verification(tuple(dict.fromkeys(findings)), len(files), samples, unfinished, tuple(stale))
 
 
 def _checksums(layout: Layout, files: list[Path], unfinished: bool) -> Iterator[Finding]:
+    for path in foreign_files(layout):
+        yield Finding(
+            path.relative_to(layout.root).as_posix(), "belongs to no commit: left by a kill, or put there"
+        )
     if not layout.checksums.exists():
         if not unfinished:
             yield Finding("SHA256SUMS", "is missing")
@@ -107,7 +116,8 @@ def _checksums(layout: Layout, files: list[Path], unfinished: bool) -> Iterator[
         yield Finding(name, "is missing")
     for name, path in here.items():
         if name not in expected:
-            yield Finding(name, "is not in SHA256SUMS: left by an interrupted build, or put there by hand")
+            if not unfinished:
+                yield Finding(name, "is not in SHA256SUMS")
         elif sha256_of(path) != expected[name]:
             yield Finding(
                 name,
@@ -171,12 +181,15 @@ def _deep(layout: Layout, shard: str, manifest: dict[str, Any]) -> Iterator[Find
     for sample in samples:
         size = (sample["rows"], sample["columns"])
         for key in ("image", "signal"):
-            with Image.open(io.BytesIO(sample[key]["bytes"])) as image:
-                image.load()
-                if image.size != size[::-1]:
-                    yield Finding(
-                        file, f"{sample['sample_id']}: {key} is {image.size}, geometry says {size[::-1]}"
-                    )
+            try:
+                with Image.open(io.BytesIO(sample[key]["bytes"])) as image:
+                    image.load()
+                    found = image.size
+            except (OSError, SyntaxError) as error:
+                yield Finding(file, f"{sample['sample_id']}: {key} is no PNG: {error}")
+                continue
+            if found != size[::-1]:
+                yield Finding(file, f"{sample['sample_id']}: {key} is {found}, geometry says {size[::-1]}")
         masks = {}
         for row in by_sample.pop(sample["sample_id"], []):
             if row["mask"] is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paxray.errors import ConfigError, suggest
+from paxray.errors import ConfigError
 
 COLUMNS = ("case_id", "patient_id", "ct", "masks", "vocabulary", "source", "license")
 REQUIRED = ("case_id", "ct")
@@ -56,6 +57,8 @@ class Case:
         In order of precedence: a later one never overrides an earlier one.
     source, license
         Free text, may be empty.
+    patient_assumed
+        The table names no patient, so the case counts as a patient of its own.
     extra
         The table's other columns.
     """
@@ -68,6 +71,7 @@ class Case:
     source: str = ""
     license: str = ""
     extra: dict[str, str] = field(default_factory=dict)
+    patient_assumed: bool = False
 
 
 def read_case_table(path: Path) -> list[Case]:
@@ -102,15 +106,16 @@ def read_case_table(path: Path) -> list[Case]:
                 do="quote cells that contain commas",
             )
         case = _case(dict(zip(header, cells, strict=True)), path.parent, where)
-        if case.case_id in lines:
+        if case.case_id.casefold() in lines:
             raise ConfigError(
                 "the case id is used twice",
                 where=f"{where}, column case_id",
                 expected="an id of its own for every case",
-                found=f"'{case.case_id}', which line {lines[case.case_id]} has already",
+                found=f"'{case.case_id}', which line {lines[case.case_id.casefold()]} has already (upper and lower "
+                "case count as the same, as they do in some file systems)",
                 do="rename one of them",
             )
-        lines[case.case_id] = line
+        lines[case.case_id.casefold()] = line
         cases.append(case)
     return cases
 
@@ -151,7 +156,7 @@ def write_case_table(path: Path, rows: Iterable[Case]) -> None:
 def _records(path: Path) -> list[tuple[int, list[str]]]:
     """Return the table's rows with the line each begins at; blank lines are left out."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigError(
             "the case table cannot be opened",
@@ -159,11 +164,13 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
             found=error.strerror or "",
             code="missing_file",
         ) from error
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(
             "the case table is not UTF-8",
             where=path.name,
-            found=f"byte {error.start}",
+            found=f"line {content[: error.start].count(10) + 1}",
             do="save it as UTF-8 CSV",
         ) from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -191,7 +198,16 @@ def _header(cells: Sequence[str], name: str) -> list[str]:
                 where=f"{where}, column {column}",
                 expected=f"the columns {', '.join(REQUIRED)} at least",
                 found=", ".join(cells),
-                do=suggest(column, [cell for cell in cells if cell]) or f"add the column {column}",
+                do=_missing_column(column, cells),
+            )
+    for column in COLUMNS:
+        typo = difflib.get_close_matches(column, [c for c in cells if c not in COLUMNS], n=1, cutoff=0.8)
+        if column not in cells and typo:
+            raise ConfigError(
+                f"there is no column '{typo[0]}'",
+                where=where,
+                expected=f"'{column}', if that is meant; other columns of your own are kept as they are",
+                do="rename the column",
             )
     for index, column in enumerate(cells):
         if not column or column in cells[:index]:
@@ -202,6 +218,14 @@ def _header(cells: Sequence[str], name: str) -> list[str]:
                 do="rename or remove the column",
             )
     return list(cells)
+
+
+def _missing_column(column: str, cells: Sequence[str]) -> str:
+    """What to do about a missing column: another separator, another spelling, or a new column."""
+    if len(cells) == 1 and any(mark in cells[0] for mark in ";\t"):
+        return "separate cells by commas: this table seems to use " + ("';'" if ";" in cells[0] else "tabs")
+    close = difflib.get_close_matches(column, [cell for cell in cells if cell], n=1, cutoff=0.5)
+    return f"rename the column '{close[0]}' to '{column}'" if close else f"add the column {column}"
 
 
 def _case(row: Mapping[str, str], folder: Path, where: str) -> Case:
@@ -218,6 +242,7 @@ def _case(row: Mapping[str, str], folder: Path, where: str) -> Case:
         source=row.get("source", ""),
         license=row.get("license", ""),
         extra={name: cell for name, cell in row.items() if name not in COLUMNS},
+        patient_assumed=not row.get("patient_id"),
     )
 
 

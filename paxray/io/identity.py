@@ -39,17 +39,32 @@ def content_hash(path: Path, *, where: str = "") -> str:
     CaseError
         ``missing_file`` or ``unreadable``.
     """
+    where = where or Path(path).name
+    named = files_of(path, where=where)
+    return (
+        _combined(named, where) if len(named) > 1 or Path(path).is_dir() else file_sha256(path, where=where)
+    )
+
+
+def files_of(path: Path, *, where: str = "") -> list[tuple[str, Path]]:
+    """Return the files that an input consists of, each under a name that does not depend on where it lies.
+
+    Raises
+    ------
+    CaseError
+        ``missing_file`` or ``unreadable``.
+    """
     path = Path(path)
     where = where or path.name
     if path.is_dir():
-        return _combined([(file.relative_to(path).as_posix(), file) for file in _files(path)], where)
+        return [(file.relative_to(path).as_posix(), file) for file in _files(path)]
     require_file(path, where)
     if image_suffix(path) in (".mhd", ".nhdr"):
         from paxray.io.itk import data_files
 
         detached = data_files(path, where=where)
-        return _combined([("header", path), *((f"data {n}", file) for n, file in enumerate(detached))], where)
-    return file_sha256(path, where=where)
+        return [("header", path), *((f"data {n}", file) for n, file in enumerate(detached))]
+    return [("file", path)]
 
 
 def _files(folder: Path) -> list[Path]:

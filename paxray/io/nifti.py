@@ -125,7 +125,7 @@ def _raw_header(stream: BinaryIO, where: str) -> Any:
         raise unreadable(where, f"a damaged header: {error}") from error
     if not bytes(raw["magic"]).startswith(b"n+"):
         raise unreadable(where, "a header of an .hdr/.img pair", "header and voxels in a single file")
-    if offset < size:
+    if not size <= offset < 2**31:
         raise unreadable(where, f"voxels that begin at byte {offset}", f"byte {size} or later")
     return raw
 

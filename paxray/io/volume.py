@@ -120,6 +120,10 @@ class Volume:
     def __post_init__(self) -> None:
         object.__setattr__(self, "affine", self.grid.affine)
 
+    def __repr__(self) -> str:
+        spacing = " x ".join(f"{s:.4g}" for s in self.spacing_mm)
+        return f"Volume({self.array.dtype}, shape {self.shape}, {spacing} mm, {self.grid.orientation})"
+
     @cached_property
     def grid(self) -> Grid:
         """The lattice that the array stands on."""

@@ -25,6 +25,8 @@ from paxray.projection.want import FACTS, Maps, Want, empty_facts, merge_facts, 
 ROWS_PER_BLOCK = 8
 #: Rays whose atoms are compared at once.
 LANES = 16
+#: Instead of an atom: outside the array; or not on the ray, before its source or behind its detector.
+OUTSIDE, BEYOND = np.int32(-1), np.int32(-2)
 _ROUND = 10.0**POSITION_DECIMALS
 
 # Two concurrent calls abort the process under numba's workqueue layer; one at a time is right in any case,
@@ -81,13 +83,7 @@ def march(
     with _ONE_AT_A_TIME:
         before = numba.get_num_threads()
         if threads is not None:
-            if not 1 <= threads <= _most_threads():
-                raise ResourceError(
-                    "cannot use that many threads",
-                    expected=f"1 to {_most_threads()} (NUMBA_NUM_THREADS)",
-                    found=str(threads),
-                )
-            numba.set_num_threads(threads)
+            numba.set_num_threads(max(1, min(threads, _most_threads())))
         try:
             for axis in sorted({int(a) for a in np.unique(axes)}):
                 if want.facts:
@@ -208,7 +204,7 @@ def _nearest(  # type: ignore[no-untyped-def]
     words, packed, base, stride_b, stride_c, edge_b, edge_c, b_mid, b_slope, c_mid, c_slope,
     ds, step, s_first, s_last, out,
 ):  # fmt: skip
-    """The atom of the voxel nearest to each ray's sample in one slab, -1 outside.
+    """The atom of the voxel nearest to each ray's sample in one slab, or `OUTSIDE` or `BEYOND`.
 
     `words` holds one atom in each 32 bits, or two where `packed`: there are no gathers of 16 bits.
     """
@@ -219,7 +215,7 @@ def _nearest(  # type: ignore[no-untyped-def]
         bb = np.floor(get(b_mid, u) + ds * get(b_slope, u) + half)
         cc = np.floor(get(c_mid, u) + ds * get(c_slope, u) + half)
         inside = (bb >= zero) & (bb < edge_b) & (cc >= zero) & (cc < edge_c)
-        inside &= (get(s_first, u) <= step) & (step <= get(s_last, u))
+        between = (get(s_first, u) <= step) & (step <= get(s_last, u))
         in_b = min(max(bb, zero), edge_b - one)
         in_c = min(max(cc, zero), edge_c - one)
         at = I32(I32(in_b) * stride_b + I32(in_c) * stride_c + odd)
@@ -228,7 +224,7 @@ def _nearest(  # type: ignore[no-untyped-def]
             atom = I32((word >> np.uint32((at & 1) << 4)) & np.uint32(0xFFFF))
         else:
             atom = I32(gather(words, first_word, at))
-        put(out, u, atom if inside else I32(-1))
+        put(out, u, (atom if inside else OUTSIDE) if between else BEYOND)
 
 
 @njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
@@ -327,7 +323,9 @@ def _march_rows(  # type: ignore[no-untyped-def]
             for u in range(columns):
                 b_mid[u], b_slope[u] = b0[u] + middle * db[u], db[u]
                 c_mid[u], c_slope[u] = c0[u] + middle * dc[u], dc[u]
-                total[u], segment[u], current[u], run_start[u] = zero, zero, -1, row_first
+                total[u], segment[u], run_start[u] = zero, zero, row_first
+                # A ray that begins inside the volume, at its source, does not enter it through a face.
+                current[u] = OUTSIDE if s_first[u] <= 0 else BEYOND
 
             for s in range(row_first, row_last + 1):
                 base = (s if forward else n_a - 1 - s) * stride_a
@@ -373,8 +371,8 @@ def _march_rows(  # type: ignore[no-untyped-def]
                             total[u] += segment[u]
                             segment[u] = zero
                         if want_incomplete:
-                            before = flags[old] if old >= 0 else np.uint8(2)
-                            after = flags[new] if new >= 0 else np.uint8(2)
+                            before = flags[old] if old >= 0 else np.uint8(2 if old == OUTSIDE else 0)
+                            after = flags[new] if new >= 0 else np.uint8(2 if new == OUTSIDE else 0)
                             if ((before & 1) and (after & 2)) or ((before & 2) and (after & 1)):
                                 incomplete[row, u] = True
                         current[u], run_start[u] = new, step
@@ -389,7 +387,8 @@ def _march_rows(  # type: ignore[no-untyped-def]
                     for m in range(start[old], start[old + 1]):
                         _credit(members[m], u, run_start[u], row_last, touched, steps, first, last,
                                 share, deep, shared)  # fmt: skip
-                    if want_incomplete and (flags[old] & 1):
+                    # The march ended in the body: at the array's end, unless the detector ended it before.
+                    if want_incomplete and (flags[old] & 1) and s_last[u] >= n_a - 1:
                         incomplete[row, u] = True
                 if shared:
                     seen = max(old, 0)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paxray.anatomy.labels import LabelVolume
-from paxray.errors import CaseError, ConfigError, ResourceError
+from paxray.errors import CaseError, ConfigError, ResourceError, suggest
 from paxray.io.volume import Volume
 from paxray.projection.channels import Channels
 from paxray.projection.rays import IndexRays, stepping_axes
@@ -70,7 +70,9 @@ class Projection:
         """Channel number of a class."""
         if name not in self._index:
             raise ConfigError(
-                f"the projection has no class '{name}'", found=f"{len(self.names)} other classes"
+                f"the projection has no class '{name}'",
+                found=f"{len(self.names)} other classes",
+                do=suggest(name, self.names),
             )
         return self._index[name]
 

@@ -14,6 +14,9 @@ from paxray.projection.channels import Channels
 from paxray.projection.rays import POSITION_DECIMALS, IndexRays
 from paxray.projection.want import BODY, PADDING, Maps, Want
 
+#: Instead of an atom: outside the array; or not on the ray, before its source or behind its detector.
+OUTSIDE, BEYOND = -1, -2
+
 
 def march(
     mu: NDArray[np.floating],
@@ -61,7 +64,8 @@ def march(
     length = np.abs(1.0 / per_slab)
     size = rays.size
     maps = Maps.empty(size, channels.count, want, np.float64)
-    previous = np.full(size, -1, dtype=np.int64)
+    first_depth = pixel_depth + ((0 if forward else n_slabs - 1) - pixels[..., step_axis]) / per_slab
+    previous = np.where(rays.cone & (first_depth <= 0), BEYOND, OUTSIDE)
 
     for step in range(n_slabs):
         n = step if forward else n_slabs - 1 - step
@@ -75,9 +79,8 @@ def march(
         value = np.where(between, _bilinear(field[n], b, c), 0.0) * length
         near_b, near_c = np.floor(b + 0.5).astype(int), np.floor(c + 0.5).astype(int)
         inside = between & (near_b >= 0) & (near_b < n_b) & (near_c >= 0) & (near_c < n_c)
-        atom = np.where(
-            inside, label[n][near_b.clip(0, n_b - 1), near_c.clip(0, n_c - 1)].astype(np.int64), -1
-        )
+        nearest = label[n][near_b.clip(0, n_b - 1), near_c.clip(0, n_c - 1)].astype(np.int64)
+        atom = np.where(between, np.where(inside, nearest, OUTSIDE), BEYOND)
 
         maps.mark_incomplete(_leaves_body(previous, atom, flags))
         previous = atom
@@ -90,7 +93,7 @@ def march(
                 # What a sample beyond the outermost voxel's border still sees belongs to the background.
                 credited = channels.table[atom.clip(0), channel]
                 maps.share[channel] += np.where(credited, value, 0.0)
-    maps.mark_incomplete(_leaves_body(previous, np.full(size, -1), flags))
+    maps.mark_incomplete(_leaves_body(previous, np.full(size, OUTSIDE), flags))
     return maps
 
 
@@ -111,9 +114,12 @@ def _bilinear(
 def _leaves_body(
     before: NDArray[np.int64], after: NDArray[np.int64], flags: NDArray[np.uint8]
 ) -> NDArray[np.bool_]:
-    """Where a ray passes between body and what was not scanned (-1: outside the array)."""
-    bits_before = np.where(before >= 0, flags[before.clip(0)], PADDING)
-    bits_after = np.where(after >= 0, flags[after.clip(0)], PADDING)
+    """Where a ray passes between body and what was not scanned: padding, or outside the array.
+
+    Where source or detector end a ray inside the body, nothing is missing.
+    """
+    bits_before = np.where(before >= 0, flags[before.clip(0)], np.where(before == OUTSIDE, PADDING, 0))
+    bits_after = np.where(after >= 0, flags[after.clip(0)], np.where(after == OUTSIDE, PADDING, 0))
     leaves = (bits_before & BODY > 0) & (bits_after & PADDING > 0)
     enters = (bits_before & PADDING > 0) & (bits_after & BODY > 0)
     return leaves | enters

@@ -24,20 +24,96 @@ OPENING_MM = 7.0
 
 
 def unscanned_mask(ct: Volume) -> NDArray[np.bool_]:
-    """``(nk, nj, ni)`` voxels outside the reconstruction circle: padding (below -1200 HU)."""
-    return ct.array < PADDING_HU
+    """Find what the scanner did not reconstruct.
+
+    Padding below -1200 HU that hangs together with the array's border (a dark streak beside metal does not), widened by
+    two voxels in the planes across the patient, since resampling blurs its edge. Where padding was clipped to air, the
+    reconstruction circle shows as a corner of perfectly constant air in every slice: real air has noise.
+
+    Returns
+    -------
+    ndarray
+        ``(nk, nj, ni)`` bool.
+    """
+    deep = ct.array < PADDING_HU
+    if deep.any():
+        out = deep & _reaches_border(deep, ct)
+        return _widened(out, _long_axis(ct)) if out.any() else out
+    circle = _constant_outside_circle(ct)
+    return np.zeros(ct.shape, bool) if circle is None else circle
+
+
+def _long_axis(ct: Volume) -> int:
+    """The array axis nearest to the patient's long axis."""
+    return 2 - int(np.argmax(np.abs(ct.affine[2, :3]) / np.asarray(ct.spacing_mm)))
+
+
+def _reaches_border(mask: NDArray[np.bool_], ct: Volume) -> NDArray[np.bool_]:
+    """Coarse blocks of what hangs together with a side face of the array, blown up to voxels."""
+    from scipy import ndimage
+
+    factor = _coarse_factor(ct)
+    blocks = _block_any(mask, factor)
+    pieces, _ = ndimage.label(blocks)
+    on_side = np.zeros(pieces.max() + 1, bool)
+    for axis in range(3):
+        if axis != _long_axis(ct):
+            for index in (0, -1):
+                on_side[np.unique(np.take(pieces, index, axis=axis))] = True
+    on_side[0] = False
+    return _repeat(on_side[pieces], factor, ct.shape)
+
+
+def _widened(mask: NDArray[np.bool_], long_axis: int, voxels: int = 2) -> NDArray[np.bool_]:
+    """Grow by voxels, in the planes across one axis."""
+    out = mask.copy()
+    for _ in range(voxels):
+        grown = out.copy()
+        for axis in range(3):
+            if axis != long_axis:
+                low, high = [slice(None)] * 3, [slice(None)] * 3
+                low[axis], high[axis] = slice(None, -1), slice(1, None)
+                grown[tuple(low)] |= out[tuple(high)]
+                grown[tuple(high)] |= out[tuple(low)]
+        out = grown
+    return out
+
+
+def _constant_outside_circle(ct: Volume) -> NDArray[np.bool_] | None:
+    """The outside of the inscribed circle of each slice, if it is one constant value throughout; else None."""
+    across = [axis for axis in range(3) if axis != _long_axis(ct)]
+    sizes = [ct.shape[axis] for axis in across]
+    spacing = [ct.spacing_mm[2 - axis] for axis in across]
+    at = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(sizes, spacing, strict=True)]
+    radius = min(n * s for n, s in zip(sizes, spacing, strict=True)) / 2
+    away = np.hypot(at[0][:, None], at[1][None, :])
+    outside = away > radius + 1.5 * max(spacing)
+    planes = np.moveaxis(ct.array, _long_axis(ct), 0)
+    corners = planes[:, outside]
+    if corners.size == 0 or corners.min() != corners.max() or corners.flat[0] > -900:
+        return None
+    # Air inside the circle has noise; a volume whose air is constant everywhere tells nothing of a circle.
+    ring = (away < radius - 2 * max(spacing)) & (away > radius - 8 * max(spacing))
+    if np.ptp(planes[:, ring].astype(np.float32)) == 0:
+        return None
+    out = np.zeros(planes.shape, bool)
+    out[:] = away > radius - 1.5 * max(spacing)
+    return np.ascontiguousarray(np.moveaxis(out, 0, _long_axis(ct)))
 
 
 def body_mask(ct: Volume, include: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
-    """Find the body: the largest thing in the scan that survives cutting off thin shells, with its holes filled.
+    """Find the body: what survives cutting off thin shells, with its holes filled.
+
+    Of several pieces those that hold a label are the patient's; without any label the largest, and others of at least a
+    quarter of its size (two legs).
 
     Parameters
     ----------
     ct
         HU, any orientation.
     include
-        ``(nk, nj, ni)`` voxels known to belong to the patient (any label): they are part of the result, and a
-        separate piece that holds one (an arm beside the trunk) is kept.
+        ``(nk, nj, ni)`` voxels known to belong to the patient (any label): they are part of the result, and say which
+        pieces are the patient and which a mattress.
 
     Returns
     -------
@@ -51,7 +127,7 @@ def body_mask(ct: Volume, include: NDArray[np.bool_] | None = None) -> NDArray[n
     """
     from scipy import ndimage
 
-    factor = tuple(max(1, round(COARSE_MM / s)) for s in reversed(ct.spacing_mm))
+    factor = _coarse_factor(ct)
     spacing = np.array([s * f for s, f in zip(reversed(ct.spacing_mm), factor, strict=True)])
     coarse = _block_mean(ct.array, factor)
     solid = coarse > SKIN_HU
@@ -67,12 +143,15 @@ def body_mask(ct: Volume, include: NDArray[np.bool_] | None = None) -> NDArray[n
         )
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    keep = np.zeros(count + 1, dtype=bool)
-    keep[int(np.argmax(sizes))] = True
-    known = None if include is None else _block_any(include, factor)
+    known = None if include is None or not include.any() else _block_any(include, factor)
+    keep = sizes >= 0.25 * sizes.max()
     if known is not None:
-        keep[np.unique(pieces[known])] = True
-        keep[0] = False
+        held = np.bincount(pieces[known], minlength=count + 1)
+        held[0] = 0
+        if held.any():
+            # A few stray label voxels in a mattress do not make it the patient.
+            keep = held > 0.01 * held.max()
+    keep[0] = False
     patient = keep[pieces]
     # The opening rounds off corners (fingers, skin folds): give back what lies within one coarse voxel.
     near = ndimage.binary_dilation(patient, iterations=1) & (solid | patient)
@@ -84,7 +163,6 @@ def body_mask(ct: Volume, include: NDArray[np.bool_] | None = None) -> NDArray[n
     body = _repeat(near, factor, ct.shape)
     body &= ct.array > SKIN_HU
     body |= _repeat(inner, factor, ct.shape)
-    body &= ct.array >= PADDING_HU
     if include is not None:
         body |= include
     return body
@@ -98,10 +176,17 @@ def with_body(ct: Volume, labels: LabelVolume) -> tuple[LabelVolume, NDArray[np.
     labels, body
         The labels with the classes `BODY` and, where the CT has padding, `UNSCANNED`; and the body's mask.
     """
+    unscanned = unscanned_mask(ct)
+    labelled = labels.atoms > 0
     drawn = BODY in labels.names and labels.status[BODY] is Status.PRESENT
-    body = labels.mask(BODY) if drawn else body_mask(ct, include=labels.atoms > 0)
-    unscanned = unscanned_mask(ct) & ~body
-    added = {} if drawn else {BODY: body}
+    if drawn:
+        body = labelled  # what the source drew, closed over all other classes
+    else:
+        body = body_mask(ct, include=labelled)
+        body &= ~unscanned
+        body |= labelled
+    unscanned &= ~body
+    added = {} if drawn and (body == labels.mask(BODY)).all() else {BODY: body}
     if unscanned.any():
         added[UNSCANNED] = unscanned
     if not added:
@@ -114,13 +199,23 @@ def with_body(ct: Volume, labels: LabelVolume) -> tuple[LabelVolume, NDArray[np.
 
 
 def body_extent(body: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
-    """``(n, 3)`` world points whose hull is the body: the first and last voxel of each row along i."""
-    k, j = np.nonzero(body.any(axis=2))
-    rows = body[k, j]
+    """``(n, 3)`` world points whose hull is the body, out to its voxels' borders.
+
+    The outer faces of the first and last voxel of each row along i, at their four corners.
+    """
+    ends = row_ends(body)
+    first, last = ends[: len(ends) // 2] - [0.5, 0, 0], ends[len(ends) // 2 :] + [0.5, 0, 0]
+    around = [[0, dj, dk] for dj in (-0.5, 0.5) for dk in (-0.5, 0.5)]
+    return grid.to_world(np.concatenate([part + step for part in (first, last) for step in around]))
+
+
+def row_ends(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """``(2 n, 3)`` voxels ``(i, j, k)``: the first of each of n rows along i that are not empty, then the last."""
+    k, j = np.nonzero(mask.any(axis=2))
+    rows = mask[k, j]
     first = rows.argmax(axis=1)
-    last = body.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)
-    ends = [np.column_stack([i, j, k]) for i in (first, last)]
-    return grid.to_world(np.concatenate(ends))
+    last = mask.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)
+    return np.concatenate([np.column_stack([i, j, k]) for i in (first, last)])
 
 
 def body_faces(body: NDArray[np.bool_], grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -131,6 +226,11 @@ def body_faces(body: NDArray[np.bool_], grid: Grid) -> tuple[NDArray[np.float64]
         plane = np.argwhere(np.take(body, index, axis=2 - along)).astype(np.float64)[:, ::-1]
         faces.append(grid.to_world(np.insert(plane, along, index, axis=1)))
     return faces[0], faces[1]
+
+
+def _coarse_factor(ct: Volume) -> tuple[int, ...]:
+    """Voxels along k, j, i in a block of about `COARSE_MM`."""
+    return tuple(max(1, round(COARSE_MM / s)) for s in reversed(ct.spacing_mm))
 
 
 def _block_mean(array: NDArray[np.number], factor: tuple[int, ...]) -> NDArray[np.float32]:

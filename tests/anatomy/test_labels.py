@@ -196,7 +196,7 @@ def test_an_unknown_label_is_refused_with_the_line_to_write():
     assert caught.value.code == "unknown_label"
     assert caught.value.where == "seg.nii.gz"
     assert "118 (3 voxels)" in caught.value.found
-    assert "`vocabulary: totalsegmentator_v2+118:costal_cartilages`" in caught.value.do
+    assert "`totalsegmentator_v2+118:costal_cartilages`" in caught.value.do
     fixed = load_vocabulary("totalsegmentator_v2+118:costal_cartilages", catalog=CATALOG)
     builder = LabelBuilder(SHAPE)
     builder.add_label_map(array, fixed, WHOLE, "seg.nii.gz")
@@ -207,7 +207,7 @@ def test_no_name_is_guessed_for_a_label_whose_neighbour_is_filled():
     array = np.array([0, 1, 2, 7], np.uint8).reshape(1, 2, 2)
     with pytest.raises(CaseError) as caught:
         LabelBuilder((1, 2, 2)).add_label_map(array, Vocabulary("v", {1: "heart"}))
-    assert "`vocabulary: v+2:CLASS+7:CLASS`" in caught.value.do
+    assert "`v+2:CLASS+7:CLASS`" in caught.value.do
 
 
 @pytest.mark.parametrize(

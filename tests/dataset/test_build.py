@@ -210,7 +210,8 @@ def test_new_cases_are_added_and_nothing_moves(
     tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
 ) -> None:
     out = tmp_path / "out"
-    first = build(small_pipeline, phantom_table, out, limit=2)
+    fewer = write_rows(tmp_path / "fewer.csv", rows_of(phantom_table)[:2], phantom_table.parent)
+    first = build(small_pipeline, fewer, out)
     assert first.made == 2
     before = digests(out)
     second = build(small_pipeline, phantom_table, out)
@@ -222,11 +223,25 @@ def test_new_cases_are_added_and_nothing_moves(
     assert len(load(out)) == 8
 
 
+def test_a_limit_plans_everything_and_the_end_is_the_same(
+    tmp_path: Path, built: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    out = tmp_path / "out"
+    first = build(small_pipeline, phantom_table, out, limit=1)
+    assert first.cases == {"ok": 1, "pending": 3}
+    for _ in range(3):
+        build(small_pipeline, phantom_table, out, limit=1)
+    assert digests(out) == digests(built)
+
+
 def test_cases_that_left_the_table_stay(
     dataset: Path, tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
 ) -> None:
-    result = build(small_pipeline, phantom_table, dataset, limit=1)
-    assert result.made == 0
+    fewer = write_rows(tmp_path / "fewer.csv", rows_of(phantom_table)[:1], phantom_table.parent)
+    assert build(small_pipeline, fewer, dataset).made == 0
+    other = changed(small_pipeline, physics={"energy_kev": 80.0})
+    with pytest.raises(ConfigError, match="cannot be redone"):
+        build(other, fewer, dataset, update=True)
     assert len(load(dataset)) == 8
 
 
@@ -320,6 +335,7 @@ def test_deep_verification_reads_what_columns_say(dataset: Path) -> None:
     content = read_json(commit)
     content["files"]["labels/train-00000.parquet"]["sha256"] = sha256_of(path)
     write_json(commit, content)
+    (dataset / "SHA256SUMS").unlink()
     write_checksums(Layout(dataset))
     assert verify(dataset).findings == ()
     found = verify(dataset, deep=True).findings
@@ -341,6 +357,9 @@ def test_other_readers_read_the_folders_as_they_are(built: Path) -> None:
         found = load_dataset(str(built / folder), cache_dir=str(built.parent / f"cache-{folder}"))
         assert sum(len(part) for part in found.values()) == rows
         assert set(found) == {"train", "validation", "test"}
+    # The data set's card tells `datasets` what is what, also when called on the whole folder.
+    whole = load_dataset(str(built), "samples", cache_dir=str(built.parent / "cache-whole"))
+    assert sum(len(part) for part in whole.values()) == 8
     sample = load(built)[0]
     again = load_dataset(str(built / "samples"), cache_dir=str(built.parent / "cache-samples"))
     rows_by_id = {row["sample_id"]: row for part in again.values() for row in part}
@@ -398,7 +417,7 @@ def test_committed_shard_without_its_tables_is_damage(
     dataset: Path, phantom_table: Path, small_pipeline: Pipeline
 ) -> None:
     (dataset / "samples" / "train-00000.parquet").unlink()
-    with pytest.raises(DamageError, match="lacks its tables"):
+    with pytest.raises(DamageError, match="table is missing"):
         build(small_pipeline, phantom_table, dataset)
 
 
@@ -410,3 +429,263 @@ def test_case_table_column_that_samples_have_is_refused(
     with pytest.raises(ConfigError, match="column 'image'"):
         build(small_pipeline, table, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_kill_at_any_step_of_replacing_a_shard_loses_nothing(
+    dataset: Path,
+    built: Path,
+    phantom_table: Path,
+    small_pipeline: Pipeline,
+    step: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kill between any two renames: the shard is the old one or the new one, never less."""
+    from paxray.dataset import shard as shards
+    from paxray.dataset.layout import Layout
+
+    class KilledError(BaseException):
+        pass
+
+    calls = [0]
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if self.parent.name in ("samples", "labels", "commits"):
+            if calls[0] == step:
+                raise KilledError
+            calls[0] += 1
+        return real(self, target)
+
+    other = changed(small_pipeline, physics={"energy_kev": 80.0})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(KilledError):
+            build(other, phantom_table, dataset, update=True)
+    before = load(dataset).cases
+    assert len(before) == 4
+    result = build(other, phantom_table, dataset)
+    assert result.cases == {"ok": 4}
+    assert verify(dataset, deep=True).findings == ()
+    assert verify(dataset).stale == ()
+    assert not shards.waiting_shards(Layout(dataset))
+
+
+def test_an_interrupted_update_goes_on_without_being_told(
+    dataset: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    other = changed(small_pipeline, physics={"energy_kev": 80.0})
+    build(other, phantom_table, dataset, update=True, limit=1)
+    assert len(verify(dataset).stale) == 3
+    assert build(other, phantom_table, dataset).made == 3
+    assert verify(dataset).stale == ()
+
+
+def test_standing_samples_are_not_dropped_for_a_missing_input(
+    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    folder = Path(shutil.copytree(phantom_table.parent, tmp_path / "cases"))
+    table, out = folder / phantom_table.name, tmp_path / "out"
+    build(small_pipeline, table, out)
+    (folder / rows_of(table)[0]["ct"]).unlink()
+    for update in (False, True):
+        with pytest.raises(ConfigError, match="cannot be found"):
+            build(small_pipeline, table, out, update=update)
+    assert len(load(out)) == 8
+
+
+def test_damage_is_not_sealed_by_another_build(
+    dataset: Path, phantom_table: Path, small_pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """A flaw in what stands is found still after builds that do nothing, and stops those that would copy it."""
+    victim = dataset / "samples" / "train-00000.parquet"
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 3] ^= 1
+    victim.write_bytes(data)
+    shutil.copyfile(dataset / "labels" / "train-00000.parquet", dataset / "labels" / "train-00007.parquet")
+    build(small_pipeline, phantom_table, dataset)
+    assert {f.file for f in verify(dataset).findings} == {
+        "samples/train-00000.parquet",
+        "labels/train-00007.parquet",
+    }
+    rows = rows_of(phantom_table)
+    in_shard = load(dataset).cases.query("shard == 'train-00000'")["case_id"].tolist()
+    rows = [{**row, "source": "elsewhere"} if row["case_id"] == in_shard[0] else row for row in rows]
+    table = write_rows(tmp_path / "t.csv", rows, phantom_table.parent)
+    with pytest.raises(DamageError, match="not those that were committed"):
+        build(small_pipeline, table, dataset, update=True)
+
+
+def test_a_damaged_manifest_is_not_built_upon(
+    dataset: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    path = dataset / "dataset.json"
+    path.write_text(path.read_text().replace('"id": 7,', '"id": 9,', 1))
+    with pytest.raises(DamageError, match=r"dataset.json: its bytes changed"):
+        build(small_pipeline, phantom_table, dataset)
+
+
+@pytest.mark.parametrize("influence", ["vocabulary file", "synonym", "class", "row", "detached voxels"])
+def test_every_influence_on_a_case_is_in_its_fingerprint(
+    influence: str, tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    import SimpleITK
+
+    folder = Path(shutil.copytree(phantom_table.parent, tmp_path / "cases"))
+    row = rows_of(phantom_table)[0]
+    table, out, catalog = folder / "one.csv", tmp_path / "out", tmp_path / "own.yaml"
+    (folder / "v.yaml").write_text("extends: phantom\nlabels: {1: subcutaneous_fat}\n")
+    catalog.write_text(
+        "classes:\n  own_thing:\n    parts: [heart, liver]\n    group: heart\n    colour: [90, 200, 90]\n"
+    )
+    if influence == "vocabulary file":
+        row["vocabulary"] = "v.yaml"
+    if influence == "synonym":
+        row |= {"masks": "by_name", "vocabulary": "by_name"}
+        (folder / "by_name").mkdir()
+        shutil.copyfile(folder / rows_of(phantom_table)[0]["masks"], folder / "by_name" / "thing_word.nii.gz")
+        labels = SimpleITK.ReadImage(str(folder / "by_name" / "thing_word.nii.gz"))
+        SimpleITK.WriteImage(
+            SimpleITK.Cast(labels == 20, SimpleITK.sitkUInt8), str(folder / "by_name" / "thing_word.nii.gz")
+        )
+        catalog.write_text("classes:\n  liver:\n    synonyms: [thing_word]\n")
+    if influence == "detached voxels":
+        ct = SimpleITK.ReadImage(str(folder / row["ct"]))
+        SimpleITK.WriteImage(ct, str(folder / "ct.mhd"))
+        row["ct"] = "ct.mhd"
+
+    def write() -> None:
+        with table.open("w", newline="") as handle:
+            writer = csv.DictWriter(handle, list(row))
+            writer.writeheader()
+            writer.writerow(row)
+
+    write()
+    pipeline = changed(small_pipeline, labels={"catalog": str(catalog)})
+    assert build(pipeline, table, out).cases == {"ok": 1}
+    assert build(pipeline, table, out).made == 0
+    time.sleep(0.01)
+    if influence == "vocabulary file":
+        (folder / "v.yaml").write_text("extends: phantom\nlabels: {1: torso_fat}\n")
+    elif influence == "synonym":
+        catalog.write_text("classes:\n  spleen:\n    synonyms: [thing_word]\n")
+    elif influence == "class":
+        catalog.write_text(catalog.read_text().replace("liver", "spleen"))
+    elif influence == "row":
+        row["license"] = "another"
+        write()
+    else:
+        raw = folder / "ct.raw"
+        voxels = np.fromfile(raw, np.int16)
+        voxels[len(voxels) // 2] += 500
+        voxels.tofile(raw)
+    with pytest.raises(ConfigError) as caught:
+        build(pipeline, table, out)
+    assert caught.value.code == "pipeline_changed"
+    assert build(pipeline, table, out, update=True).made == 1
+
+
+def test_a_case_that_kills_its_worker_fails_alone(
+    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shard-mates of a poisonous case come out; it alone is listed."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "def watch(event, arguments):\n"
+        "    if event == 'open' and str(arguments[0]).endswith('poison.nii.gz') and os.path.getsize(arguments[0]):\n"
+        "        if 'paxray.produce' in sys.modules and 'distributed.worker' in sys.modules and os.getppid() != "
+        f"{os.getppid()}:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.addaudithook(watch)\n"
+    )
+    rows = rows_of(phantom_table)
+    shutil.copyfile(phantom_table.parent / rows[0]["ct"], tmp_path / "poison.nii.gz")
+    rows[0]["ct"] = str(tmp_path / "poison.nii.gz")
+    table = write_rows(tmp_path / "t.csv", rows, phantom_table.parent)
+    one_shard = changed(small_pipeline, shard_cases=4, splits={"train": 1.0, "val": 0.0, "test": 0.0})
+    result = build(one_shard, table, tmp_path / "out", workers=1)
+    assert result.cases == {"ok": 3, "failed": 1}
+    assert [(r.case_id, r.code) for r in result.failed] == [(rows[0]["case_id"], "worker_died")]
+    assert verify(tmp_path / "out", deep=True).findings == ()
+
+
+def test_geometry_that_does_not_fit_a_patient_fails_that_patient(
+    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+) -> None:
+    tight = changed(small_pipeline, geometry={"rows": 32, "columns": 32, "sdd_mm": 150.0})
+    result = build(tight, phantom_table, tmp_path / "out")
+    assert {record.code for record in result.failed} == {"geometry"}
+
+
+def test_labels_columns_against_dense_maps(
+    phantom_table: Path, small_pipeline: Pipeline, built: Path
+) -> None:
+    """Every column of the labels table, recomputed from the reference projector's dense maps."""
+    from paxray.anatomy.labels import Status
+    from paxray.io.cases import read_case_table
+    from paxray.produce import Clock, catalog_of, prepare, views_of
+    from paxray.projection.project import project
+
+    case = read_case_table(phantom_table)[0]
+    pipeline = changed(small_pipeline, geometry={"rows": 96, "columns": 80, "field_mm": 230.0})
+    root = built.parent / "narrow"
+    if not root.exists():
+        build(pipeline, phantom_table, root, limit=1)
+    subject = prepare(case, pipeline, catalog_of(pipeline), Clock(), phantom_table.parent)
+    data, labels = load(root), subject.labels
+    (k, j, i), grid = np.indices(labels.shape), subject.mu.grid
+    outer = np.zeros(labels.shape, bool)
+    for axis in range(3):
+        np.moveaxis(outer, axis, 0)[[0, -1]] = True
+    seen_status = set()
+    for view in views_of(subject, pipeline):
+        sample = data[f"{case.case_id}/{view.name}"]
+        dense = project(
+            subject.mu,
+            labels,
+            view,
+            ["image", "path", "depth", "presence", "incomplete"],
+            backend="reference",
+        )
+        assert dense.path_mm is not None
+        assert dense.entry_mm is not None
+        assert dense.exit_mm is not None
+        np.testing.assert_array_equal(sample.incomplete, dense.incomplete)
+        assert sample.row["incomplete_px"] == dense.incomplete.sum()
+        assert sample.row["body_px"] == dense.mask("body").sum()
+        np.testing.assert_allclose(sample.signal, dense.image, atol=sample.row["signal_scale"])
+        for name, fact in sample.facts.iterrows():
+            if name not in labels.names or labels.status[name] in (Status.ABSENT, Status.UNKNOWN):
+                assert fact["status"] in ("absent", "unknown")
+                continue
+            mask = labels.mask(name)
+            assert fact["volume_mm3"] == pytest.approx(mask.sum() * grid.voxel_volume_mm3)
+            assert fact["cut_by_ct"] == (mask & outer).any()
+            at = view.project_points(grid.to_world(np.stack([i[mask], j[mask], k[mask]], axis=-1)))
+            lands = ((at >= -0.5) & (at <= [view.columns - 0.5, view.rows - 0.5])).all(axis=1)
+            shadow = sample.masks[name]
+            status = (
+                ("whole" if lands.all() else "cut")
+                if shadow.any()
+                else ("below_pixel" if lands.any() else "outside")
+            )
+            assert fact["view_status"] == status, name
+            seen_status.add(status)
+            channel = dense.index(name)
+            np.testing.assert_array_equal(shadow, dense.path_mm[channel] > 0, err_msg=str(name))
+            assert fact["area_px"] == shadow.sum()
+            if not shadow.any():
+                continue
+            v, u = np.nonzero(shadow)
+            assert list(fact["bbox"]) == [u.min(), v.min(), np.ptp(u) + 1, np.ptp(v) + 1]
+            np.testing.assert_allclose(fact["centroid_px"], [u.mean(), v.mean()])
+            for column, values, how in (
+                ("path_mean_mm", dense.path_mm, np.mean),
+                ("path_max_mm", dense.path_mm, np.max),
+                ("entry_mean_mm", dense.entry_mm, np.mean),
+                ("exit_mean_mm", dense.exit_mm, np.mean),
+            ):
+                assert fact[column] == pytest.approx(how(values[channel][shadow]), rel=1e-5), (name, column)
+    assert {"whole", "cut", "outside"} <= seen_status

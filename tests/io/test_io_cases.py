@@ -26,7 +26,7 @@ def refused(path: Path) -> str:
 
 def test_the_two_required_columns_are_enough(tmp_path):
     (case,) = read_case_table(table(tmp_path, "case_id,ct\na,x/ct.nii.gz\n"))
-    assert case == Case("a", "a", tmp_path / "x/ct.nii.gz", "x/ct.nii.gz")
+    assert case == Case("a", "a", tmp_path / "x/ct.nii.gz", "x/ct.nii.gz", patient_assumed=True)
 
 
 def test_all_columns_and_others(tmp_path):
@@ -52,7 +52,7 @@ def test_all_columns_and_others(tmp_path):
     [
         ("", ["cases.csv", "empty"]),
         ("case_id,masks\na,b\n", ["cases.csv:1", "column ct"]),
-        ("case,ct\na,b\n", ["cases.csv:1", "column case_id", "did you mean 'case'"]),
+        ("case,ct\na,b\n", ["cases.csv:1", "column case_id", "rename the column 'case' to 'case_id'"]),
         ("case_id,ct,ct\na,b,c\n", ["cases.csv:1", "column 3"]),
         ("case_id,ct\na,b\n\n,c\n", ["cases.csv:4", "column case_id", "empty"]),
         ("case_id,ct\na,\n", ["cases.csv:2", "column ct", "empty"]),
@@ -69,6 +69,10 @@ def test_all_columns_and_others(tmp_path):
         ("case_id,ct,masks\na,b,=w\n", ["cases.csv:2", "column masks"]),
         ('case_id,ct\n"a\nb",c\n', ["cases.csv:2", "column case_id"]),
         ('case_id,ct\na,"b\n', ["cases.csv:2", "CSV"]),
+        ("case_id;ct\na;b\n", ["separate cells by commas", "';'"]),
+        ("case_id\tct\na\tb\n", ["separate cells by commas", "tabs"]),
+        ("case_id,ct,mask\na,b,c\n", ["there is no column 'mask'", "'masks'"]),
+        ("case_id,ct\na,b\nA,c\n", ["cases.csv:3", "upper and lower"]),
     ],
 )
 def test_errors_name_file_line_and_column(tmp_path, text, parts):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -176,6 +178,14 @@ def test_unknown_unit_of_length_is_refused(tmp_path):
     assert code_of(write_nifti(tmp_path / "a.nii", ct_array(), AFFINE, xyzt_units=5)) == "bad_units"
 
 
+def _payload(content: bytes) -> bytes | None:
+    """What Python's own gzip makes of the bytes; None where it refuses them."""
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
 class TestDamage:
     def test_missing(self, tmp_path):
         assert code_of(tmp_path / "none.nii.gz") == "missing_file"
@@ -192,9 +202,12 @@ class TestDamage:
     def test_a_flipped_byte_in_gzip_never_passes(self, tmp_path_factory, position, flip):
         folder = tmp_path_factory.mktemp("f")
         path = write_nifti(folder / "a.nii.gz", ct_array((9, 20, 30)), AFFINE)
-        content = bytearray(path.read_bytes())
+        whole = path.read_bytes()
+        content = bytearray(whole)
         content[position] ^= flip
         path.write_bytes(content)
+        if _payload(content) == gzip.decompress(whole):
+            return  # a bit of the container that says nothing of the content, such as a file time
         assert code_of(path) != "case"  # what is found first may be nonsense in the header
 
     def test_a_header_that_promises_too_much_takes_no_memory(self, tmp_path):
@@ -213,8 +226,6 @@ class TestDamage:
 
 
 def test_gzip_is_known_by_content_and_may_have_several_members(tmp_path):
-    import gzip
-
     plain = write_nifti(tmp_path / "a.nii", ct_array(), AFFINE).read_bytes()
     (tmp_path / "b.nii.gz").write_bytes(gzip.compress(plain[:500]) + gzip.compress(plain[500:]))
     (tmp_path / "c.nii.gz").write_bytes(plain)

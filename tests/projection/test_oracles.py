@@ -281,3 +281,24 @@ def test_incomplete_rays() -> None:
     found = project(mu, labels, steep, ["incomplete"], device="cpu")
     assert found.incomplete is not None
     assert found.incomplete.any()  # through the first or last slice
+
+
+@pytest.mark.parametrize("name", ["pa", "lao", "lateral_left"])
+def test_a_body_that_touches_the_detector_is_complete(name: str) -> None:
+    """An ellipsoid wholly inside its scan, the detector against it: nothing is missing from any ray."""
+    shape = (50, 60, 70)
+    affine = affine_of((2.0, 2.0, 2.0), shape)
+    z, y, x = (np.indices(shape).astype(float) - np.array([[[24.5]], [[29.5]], [[34.5]]])[:, None]).reshape(
+        3, *shape
+    )
+    body = (x / 28) ** 2 + (y / 22) ** 2 + (z / 19) ** 2 < 1
+    labels = labelled(body.astype(np.uint16), np.array([[False], [True]]), affine, ("body",))
+    mu = Volume(body.astype(np.float32) * 0.02, affine)
+    points = Grid(shape, affine).to_world(np.argwhere(body)[:, ::-1])
+    for beam in ("cone", "parallel"):
+        view = place(pose_of(name), Setup(beam=beam, size=(128, 128)), points)  # type: ignore[arg-type]
+        for options in ({"device": "cpu"}, {"backend": "reference"}):
+            found = project(mu, labels, view, ["incomplete", "presence"], **options)  # type: ignore[arg-type]
+            assert found.incomplete is not None
+            assert found.mask("body").sum() > 1000
+            assert not found.incomplete.any()

@@ -55,10 +55,79 @@ def test_padding_and_detached_arm() -> None:
     volume = Volume(ct, np.diag([3.0, 3.0, 3.0, 1.0]))
     alone = api.segment(volume)
     assert not (alone.mask(BODY) & arm).any()
-    np.testing.assert_array_equal(alone.mask(UNSCANNED), ct == -2048)
+    # Padding, two voxels wider (resampling blurs its edge), and never in the body.
+    wide = np.zeros(ct.shape, bool)
+    wide[:, :, :14] = True
+    np.testing.assert_array_equal(alone.mask(UNSCANNED), wide & ~alone.mask(BODY))
     known = np.zeros(ct.shape, bool)
     known[20, 30, 88] = True
     assert (body_mask(volume, include=known) & arm).sum() > 0.9 * arm.sum()
+
+
+def test_a_streak_beside_metal_is_body_and_not_padding() -> None:
+    ct = np.full((30, 60, 60), -1000, np.int16)
+    y, x = np.indices((60, 60)) - 29.5
+    ct[:, x**2 + y**2 < 22**2] = 40
+    ct[10:20, 28:32, 25:35] = -1800
+    volume = Volume(ct, np.diag([3.0, 3.0, 3.0, 1.0]))
+    labels = api.segment(volume)
+    assert UNSCANNED not in labels.names
+    assert labels.mask(BODY)[ct == -1800].all()
+
+
+def test_clipped_padding_is_seen_by_its_circle() -> None:
+    """Corners of one constant value in every slice, noise inside: the reconstruction circle."""
+    rng = np.random.default_rng(0)
+    y, x = np.indices((80, 80)) - 39.5
+    inside = np.hypot(x, y) < 40
+    ct = np.where(inside, rng.normal(-1000, 12, (20, 80, 80)), -1024).clip(-1024, 3071).astype(np.int16)
+    ct[:, (np.abs(y) < 20) & (np.abs(x) < 45) & inside] = 30  # cut by the circle left and right
+    labels = api.segment(Volume(ct, np.diag([3.0, 3.0, 3.0, 1.0])))
+    outside = labels.mask(UNSCANNED)
+    assert outside[:, 0, 0].all()
+    assert not outside[:, inside & (np.hypot(x, y) < 37)].any()
+    plain = np.where(np.hypot(x, y) < 25, 30, -1000).astype(np.int16) * np.ones((20, 1, 1), np.int16)
+    assert UNSCANNED not in api.segment(Volume(plain, np.diag([3.0, 3.0, 3.0, 1.0]))).names, (
+        "no noise, no circle"
+    )
+
+
+def test_a_mattress_larger_than_the_patient_is_not_the_patient() -> None:
+    ct = np.full((40, 80, 100), -1000, np.int16)
+    y, x = np.indices((80, 100)) - np.array([25, 50])[:, None, None]
+    child = np.zeros(ct.shape, bool)
+    child[:, (x / 12) ** 2 + (y / 9) ** 2 < 1] = True
+    ct[child] = 40
+    ct[:, 45:60, 5:95] = -100
+    labels = np.zeros(ct.shape, bool)
+    labels[10:30, 22:28, 45:55] = True
+    body = body_mask(Volume(ct, np.diag([3.0, 3.0, 3.0, 1.0])), include=labels)
+    assert dice(body, child) > 0.95
+
+
+def test_two_legs_are_both_body() -> None:
+    ct = np.full((30, 50, 90), -1000, np.int16)
+    for middle in (25, 65):
+        y, x = np.indices((50, 90)) - np.array([25, middle])[:, None, None]
+        ct[:, x**2 + y**2 < 12**2] = 40
+    assert dice(body_mask(Volume(ct, np.diag([3.0, 3.0, 3.0, 1.0]))), ct > 0) > 0.97
+
+
+def test_a_drawn_body_is_closed_over_all_other_classes() -> None:
+    from paxray.anatomy.builder import LabelBuilder
+    from paxray.anatomy.catalog import load_catalog
+
+    shape = (20, 40, 40)
+    everywhere = tuple(slice(0, n) for n in shape)
+    small, fat = np.zeros(shape, bool), np.zeros(shape, bool)
+    small[:, 10:30, 10:30], fat[:, 5:35, 5:35] = True, True
+    builder = LabelBuilder(shape)
+    builder.add_mask("body", everywhere, small)
+    builder.add_mask("subcutaneous_fat", everywhere, fat)
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    labels = builder.finish(affine, load_catalog())
+    ct = Volume(np.where(fat, -80, -1000).astype(np.int16), affine)
+    np.testing.assert_array_equal(api.segment(ct, labels).mask(BODY), small | fat)
 
 
 def test_no_body_is_an_error() -> None:
@@ -72,7 +141,8 @@ def test_extent_is_the_hull() -> None:
     mask = rng.random((6, 7, 8)) < 0.1
     volume = Volume(mask, np.diag([1.0, 2.0, 3.0, 1.0]))
     points = body_extent(mask, volume.grid)
-    everything = volume.grid.to_world(np.argwhere(mask)[:, ::-1])
+    corner = np.array([[i, j, k] for i in (-0.5, 0.5) for j in (-0.5, 0.5) for k in (-0.5, 0.5)])
+    everything = volume.grid.to_world((np.argwhere(mask)[:, None, ::-1] + corner).reshape(-1, 3))
     for _ in range(20):
         way = rng.normal(size=3)
         assert (points @ way).max() == pytest.approx((everything @ way).max())

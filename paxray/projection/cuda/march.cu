@@ -16,6 +16,9 @@
 #define DEEP (DEPTH || FACTS)
 #define BODY 1
 #define PADDING 2
+// Instead of an atom: outside the array; or not on the ray, before its source or behind its detector.
+#define OUTSIDE -1
+#define BEYOND -2
 
 #if MU_BITS == 32
 typedef float Mu;
@@ -146,7 +149,7 @@ __device__ inline float sample(const Mu *slab, float b, float c, float top_b, fl
     return b0 * (c0 * m00 + c1 * m01) + b1 * (c0 * m10 + c1 * m11);
 }
 
-// The atom of the nearest voxel, -1 outside the lattice.
+// The atom of the nearest voxel, or OUTSIDE.
 __device__ inline int nearest(const Atom *slab, float b, float c, int n_b, int n_c, int stride_b, int stride_c) {
     const float edge_b = (float)n_b, edge_c = (float)n_c;
     const float near_b = floorf(b + 0.5f), near_c = floorf(c + 0.5f);
@@ -154,13 +157,18 @@ __device__ inline int nearest(const Atom *slab, float b, float c, int n_b, int n
     const int in_b = (int)fminf(fmaxf(near_b, 0.0f), edge_b - 1.0f);
     const int in_c = (int)fminf(fmaxf(near_c, 0.0f), edge_c - 1.0f);
     const int atom = (int)__ldg(slab + (in_b * stride_b + in_c * stride_c));
-    return inside ? atom : -1;
+    return inside ? atom : OUTSIDE;
+}
+
+// Bits of an atom, or of what is there instead.
+__device__ inline int flags_of(const Params &p, int atom) {
+    return atom >= 0 ? __ldg(p.flags + atom) : atom == OUTSIDE ? PADDING : 0;
 }
 
 // Credit a run of steps in one atom to its classes; `next` is the atom that follows.
 __device__ inline void close_run(const Params &p, Int64 pixel, int atom, int next, int first, int last, float part) {
 #if INCOMPLETE
-    const int before = atom >= 0 ? __ldg(p.flags + atom) : PADDING, after = next >= 0 ? __ldg(p.flags + next) : PADDING;
+    const int before = flags_of(p, atom), after = flags_of(p, next);
     if (((before & BODY) && (after & PADDING)) || ((before & PADDING) && (after & BODY))) p.incomplete[pixel] = 1;
 #endif
 #if CLASSES || SHARE
@@ -230,7 +238,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK_X *BLOCK_Y) march(const Param
 #endif
 #if LABELLED
     const Atom *const atoms = p.atoms;
-    int current = -1, run_start = 0;
+    // Where source or detector end a ray inside the body, nothing is missing from it.
+    const int behind = ray.last >= n_a - 1 ? OUTSIDE : BEYOND;
+    int current = ray.first <= 0 ? OUTSIDE : BEYOND, run_start = 0;
     float part = 0.0f;  // the line integral within the run, where shares are wanted
 #endif
 
@@ -257,7 +267,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_X *BLOCK_Y) march(const Param
 #endif
 #if LABELLED
             const int near = nearest(atoms + slab, at_b, at_c, n_b, n_c, stride_b, stride_c);
-            atom[g] = between ? near : -1;
+            atom[g] = between ? near : step < ray.first ? BEYOND : behind;
 #endif
         }
 #if IMAGE
@@ -285,8 +295,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK_X *BLOCK_Y) march(const Param
 #endif
     }
 #if LABELLED
-    // Beyond ray.high all samples lie outside, so a run that is still open ends with the last group.
-    close_run(p, pixel, current, -1, run_start, group - 1, part);
+    // After ray.high no sample lies in the array, so a run that is still open ends with the last group.
+    close_run(p, pixel, current, behind, run_start, group - 1, part);
 #endif
 #if IMAGE
     p.image[pixel] = total * (float)(ray.step_mm * p.mu_unit);
