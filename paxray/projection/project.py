@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from paxray.projection.channels import Channels
 from paxray.projection.rays import IndexRays, stepping_axes
 from paxray.projection.view import View
 from paxray.projection.want import BODY, PADDING, Maps, Want, unpack
+
+if TYPE_CHECKING:
+    from paxray.projection.cuda.resident import Resident
 
 Device = Literal["auto", "cpu", "cuda"]
 Method = Literal["joseph", "exact"]
@@ -92,6 +95,7 @@ def project(
     device: Device = "auto",
     backend: Literal["", "reference"] = "",
     threads: int | None = None,
+    resident: Resident | None = None,
     body: str = "body",
     unscanned: str = "unscanned",
 ) -> Projection:
@@ -115,11 +119,15 @@ def project(
         ``joseph``: bilinear in each slab, label of the nearest voxel. ``exact``: every voxel crossed, for image,
         presence and path only; constant attenuation within a voxel.
     device
-        ``cpu``, ``cuda``, or ``auto``: CUDA where there is a device. `Projection.backend` says which it was.
+        ``cpu``, ``cuda``, or ``auto``: CUDA where there is a device and the extra ``gpu`` is installed.
+        `Projection.backend` says which it was.
     backend
         ``reference`` for the plain float64 oracle.
     threads
         CPU threads at most.
+    resident
+        `mu` and `labels` as `paxray.projection.cuda.resident.hold` keeps them on a GPU, so that several views
+        send them once; the projection is then made there.
     body, unscanned
         Classes that ``incomplete`` is told from; without an `unscanned` class only the array's faces end the scan.
 
@@ -154,11 +162,21 @@ def project(
         flags = _flags(labels, want, body, unscanned)
     field, atoms = _two_voxels_at_least(mu.array, atoms)
     rays = IndexRays.of(view, mu.grid)
+    if resident is not None and (
+        device == "cpu" or backend or method == "exact" or resident.shape != mu.shape
+    ):
+        raise ConfigError(
+            "a volume that stays on the GPU is projected there, by Joseph's method, with its own labels",
+            expected=f"device auto or cuda, no backend, method joseph, shape {mu.shape}",
+            found=f"device {device}, backend '{backend}', method {method}, shape {resident.shape}",
+        )
     if method == "exact":
         used, maps = "exact", _exact(field, atoms, channels, rays, want)
     else:
         axes = stepping_axes(view, mu.grid)
-        used, maps = _march(field, atoms, channels, flags, rays, axes, want, device, backend, threads)
+        used, maps = _march(
+            field, atoms, channels, flags, rays, axes, want, device, backend, threads, resident
+        )
     return Projection(
         view=view,
         names=channels.names,
@@ -215,6 +233,7 @@ def _march(
     device: Device,
     backend: str,
     threads: int | None,
+    resident: Resident | None,
 ) -> tuple[str, Maps]:
     """Call the backend that device and backend name."""
     if backend == "reference":
@@ -229,10 +248,12 @@ def _march(
             for axis in np.unique(axes)
         ]
         return "reference", _merge(parts).finish()
-    if resolve_device(device) == "cuda":
-        from paxray.projection import torch_march
+    if resident is not None or resolve_device(device) == "cuda":
+        from paxray.projection.cuda import march as cuda
 
-        return "cuda", torch_march.march(mu, atoms, channels, flags, rays, axes, want, "cuda")
+        if resident is not None:
+            return "cuda", cuda.follow(resident, channels, flags, rays, axes, want)
+        return "cuda", cuda.march(mu, atoms, channels, flags, rays, axes, want)
     from paxray.projection import cpu
 
     return "cpu", cpu.march(mu, atoms, channels, flags, rays, axes, want, threads)
@@ -275,7 +296,8 @@ def _exact(
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:
     """Turn ``auto`` into ``cpu`` or ``cuda``, and refuse a CUDA device that is not there.
 
-    torch is imported only where the NVIDIA driver is installed or CUDA is asked for.
+    torch is imported only where the NVIDIA driver is installed or CUDA is asked for. ``auto`` is ``cpu`` where the
+    extra ``gpu`` is missing.
     """
     if device == "cpu":
         return "cpu"
@@ -286,6 +308,14 @@ def resolve_device(device: str) -> Literal["cpu", "cuda"]:
     import torch
 
     if torch.cuda.is_available():
+        from paxray.projection.cuda.kernels import need_extra
+
+        try:
+            need_extra()
+        except ResourceError:
+            if device == "auto":
+                return "cpu"
+            raise
         return "cuda"
     if device == "auto":
         return "cpu"
