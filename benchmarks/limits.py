@@ -58,10 +58,11 @@ def memory(scenes: Sequence[Scene], setting: Setting) -> Table | None:
                 return None
             found, rise = measured
             kept = sum(array.nbytes for array in vars(found).values() if isinstance(array, np.ndarray))
-            rows.append((scene.name, " + ".join(want), kept / 2**20, max(rise - kept, 0) / 2**20))
+            rows.append((scene.name, " + ".join(want), kept / 2**20, (rise - kept) / 2**20))
     return Table(
         "Memory",
-        "Peak resident memory of one call beyond what was there before it and beyond its outputs.",
+        "Peak resident memory of one call beyond what was there before it and beyond its outputs. Pages of an output "
+        "that nothing was written to do not count, so that dense maps can come out below their size.",
         ("case", "outputs", "outputs, MiB", "beyond them, MiB"),
         tuple(rows),
     )
@@ -116,7 +117,7 @@ def roofline(scenes: Sequence[Scene], setting: Setting) -> Table:
         for name, (_, n_bytes, flop, loads) in work.items():
             by_copy = n_bytes / limit["copy_gb_per_s"] / 1e6
             by_flop = samples * flop / limit["gflop_per_s"] / 1e6
-            by_load = samples * loads / limit["giga_gathers_per_s"] / 1e6
+            by_load = samples * loads / limit["giga_loads_per_s"] / 1e6
             seconds = times[name].median
             rows.append(
                 (
@@ -133,7 +134,7 @@ def roofline(scenes: Sequence[Scene], setting: Setting) -> Table:
             )
     ceilings_said = (
         f"copy {limit['copy_gb_per_s']:.1f} GB/s (read + written), {limit['gflop_per_s']:.0f} GFLOP/s, "
-        f"{limit['giga_gathers_per_s']:.2f} G indexed loads/s"
+        f"{limit['giga_loads_per_s']:.2f} G indexed loads/s"
     )
     return Table(
         "Roofline",

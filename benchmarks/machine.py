@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import time
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,31 @@ def describe() -> dict[str, Any]:
     }
 
 
+class OthersUse:
+    """How much of the processors other processes had while something ran; Linux only."""
+
+    def __init__(self) -> None:
+        self.before = self._read()
+
+    @staticmethod
+    def _read() -> tuple[float, float] | None:
+        """Seconds that the machine was busy, and that this process and its children were."""
+        stat = Path("/proc/stat")
+        if not stat.exists():
+            return None
+        user, nice, system, _, _, irq, soft_irq, steal = map(int, stat.read_text().split(None, 9)[1:9])
+        busy = (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
+        return busy, sum(os.times()[:4])
+
+    def share(self, seconds: float) -> float | None:
+        """Share of all processors' time in the `seconds` since this was made; None where it cannot be told."""
+        after = self._read()
+        if after is None or self.before is None:
+            return None
+        others = (after[0] - self.before[0]) - (after[1] - self.before[1])
+        return max(others, 0.0) / (seconds * (os.cpu_count() or 1))
+
+
 def versions() -> dict[str, str]:
     """Versions of what all runs depend on."""
     found = {"python": platform.python_version()}
@@ -77,16 +105,36 @@ def _multiply_add(out, rounds, a, b):  # type: ignore[no-untyped-def]
         out[part] = x.sum()
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _gather(table, index, out, rounds):  # type: ignore[no-untyped-def]
+@njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
+def _load_by_vector(table, index, out, rounds):  # type: ignore[no-untyped-def]
     n = index.size
     for part in prange(out.shape[0]):
         x = np.zeros(n, F32)
         for turn in range(rounds):
-            shift = np.int64(turn & 7)
+            shift = np.uint64(turn & 7)
             for u in range(n):
-                x[u] += table[index[u] + shift]
+                x[u] += table[np.uint64(index[u]) + shift]
         out[part] = x.sum()
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _load_one_by_one(table, index, out, rounds):  # type: ignore[no-untyped-def]
+    n, one = index.size, np.uint64(1)
+    for part in prange(out.shape[0]):
+        # Eight sums that do not wait for each other; without leave to reorder them no gather is made of this.
+        a = b = c = d = e = f = g = h = F32(0)
+        for _ in range(rounds):
+            for u8 in range(n // 8):
+                u = np.uint64(u8 * 8)
+                a += table[index[u]]
+                b += table[index[u + one]]
+                c += table[index[u + np.uint64(2)]]
+                d += table[index[u + np.uint64(3)]]
+                e += table[index[u + np.uint64(4)]]
+                f += table[index[u + np.uint64(5)]]
+                g += table[index[u + np.uint64(6)]]
+                h += table[index[u + np.uint64(7)]]
+        out[part] = a + b + c + d + e + f + g + h
 
 
 def _best(call: Any, seconds: float) -> float:
@@ -107,8 +155,8 @@ def ceilings(threads: int, seconds: float = 0.7) -> dict[str, float]:
     -------
     dict
         ``copy_gb_per_s``: bytes read plus bytes written by a copy of 256 MiB. ``gflop_per_s``: float32
-        multiply-adds, two operations each, in code that numba vectorises. ``giga_gathers_per_s``: float32 loads by
-        index out of a table that the first-level cache holds.
+        multiply-adds, two operations each, in code that numba vectorises. ``giga_loads_per_s``: float32 loads by
+        index out of a table that the first-level cache holds, one by one or by vector gathers, whichever is faster.
     """
     before = get_num_threads()
     set_num_threads(threads)
@@ -120,30 +168,37 @@ def ceilings(threads: int, seconds: float = 0.7) -> dict[str, float]:
         flop_s = _best(lambda: _multiply_add(out, rounds, F32(0.999), F32(0.001)), seconds)
         rng = np.random.default_rng(1)
         table = rng.random(4096 + 8, dtype=F32)
-        index = np.sort(rng.integers(0, 4096, 1024)).astype(np.int64)
-        gather_s = _best(lambda: _gather(table, index, out, rounds), seconds)
+        index = np.sort(rng.integers(0, 4096, 1024)).astype(np.uint64)
+        load_s = min(
+            _best(partial(load, table, index, out, rounds), seconds)
+            for load in (_load_by_vector, _load_one_by_one)
+        )
     finally:
         set_num_threads(before)
     return {
         "copy_gb_per_s": 2 * source.nbytes / copy_s / 1e9,
         "gflop_per_s": out.size * rounds * 256 * 16 * 2 / flop_s / 1e9,
-        "giga_gathers_per_s": out.size * rounds * index.size / gather_s / 1e9,
+        "giga_loads_per_s": out.size * rounds * index.size / load_s / 1e9,
     }
 
 
 def peak_beyond(call: Any) -> tuple[object, int] | None:
     """Run a call; return its result and by how many bytes resident memory rose at most; None where Linux is not.
 
-    The result itself is part of that rise.
+    The result itself is part of that rise. Memory that calls before have freed is handed back first, or it would
+    be used again unseen.
     """
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-    if not (reset.exists() and status.exists()):
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is None or not (reset.exists() and status.exists()):
         return None
 
     def kilobytes(key: str) -> int:
         line = next(text for text in status.read_text().splitlines() if text.startswith(key))
         return int(line.split()[1])
 
+    gc.collect()
+    trim(0)
     before = kilobytes("VmRSS")
     reset.write_text("5")
     result = call()

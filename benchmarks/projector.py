@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from benchmarks import limits, machine, sweeps
 from benchmarks.compare import QUICK, TOOLS, LeftOut, Row, compare
@@ -18,6 +18,7 @@ from benchmarks.scenes import CASES, CLASSES, Scene, make_scene
 from benchmarks.sweeps import Setting
 from benchmarks.tools import Tool
 from paxray.errors import ConfigError, PaxrayError, suggest
+from paxray.projection.project import resolve_device
 
 #: By this time `--quick` starts no further round beyond the least, so that it ends within 50 s.
 QUICK_S = 36.0
@@ -151,11 +152,12 @@ def main(arguments: Sequence[str] | None = None, class_numbers: Sequence[int] = 
 
 def run(options: argparse.Namespace, tools: Sequence[type[Tool]], class_numbers: Sequence[int]) -> None:
     """Do what the options say."""
-    device: Literal["cpu", "cuda"] = options.device
-    start, share = time.perf_counter(), QUICK_S / (len(options.cases) + 1)
+    device = resolve_device(options.device)
+    # The first case gets a double share: it loads the tools.
+    start, share = time.perf_counter(), QUICK_S / (len(options.cases) + 2)
     until = start + QUICK_S if options.quick else math.inf
     setting = Setting(options.repeats, options.threads, device, until)
-    about, versions = machine.describe(), machine.versions()
+    about, versions, others = machine.describe(), machine.versions(), machine.OthersUse()
     rows: list[Row] = []
     left_out: list[LeftOut] = []
     tables: list[Table] = []
@@ -169,7 +171,7 @@ def run(options: argparse.Namespace, tools: Sequence[type[Tool]], class_numbers:
             repeats=options.repeats,
             threads=options.threads,
             device=device,
-            until=start + turn * share if options.quick else math.inf,
+            until=start + (turn + 1) * share if options.quick else math.inf,
             say=say,
         )
         rows += found
@@ -181,7 +183,8 @@ def run(options: argparse.Namespace, tools: Sequence[type[Tool]], class_numbers:
     if options.shrink > 1:
         settings += f" All sizes divided by {options.shrink}: the figures mean nothing."
     measured = described(tools, rows)
-    text = document(about, versions, settings, measured, left_out, tables)
+    used = others.share(time.perf_counter() - start)
+    text = document(about, versions, settings, used, measured, left_out, tables)
     print(text)
     if options.json:
         write(options.json, [row.record() for row in rows])
@@ -189,7 +192,7 @@ def run(options: argparse.Namespace, tools: Sequence[type[Tool]], class_numbers:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "projector.md").write_text(text)
         everything: dict[str, Any] = {
-            "machine": about,
+            "machine": {**about, "others_share_of_processors": used},
             "versions": {**versions, **{name: version for name, version, *_ in measured}},
             "repeats": options.repeats,
             "threads": options.threads,

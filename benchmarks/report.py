@@ -118,6 +118,7 @@ def document(
     machine: dict[str, Any],
     versions: dict[str, str],
     settings: str,
+    others: float | None,
     tools: Sequence[tuple[str, str, str, str]],
     left_out: Sequence[LeftOut],
     tables: Sequence[Table],
@@ -130,6 +131,8 @@ def document(
         From `benchmarks.machine`.
     settings
         Rounds, threads and whatever else was told.
+    others
+        Share of the processors that other processes used meanwhile; None where that cannot be told.
     tools
         Name, version, what its image is, what its labels are.
     left_out
@@ -142,7 +145,9 @@ def document(
         f"{machine['date']}; {machine['cpu']}, {machine['cores']} cores, {machine['system']}; load before the run "
         f"{machine['load_before']}. "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + f". {settings}\n",
+        + f". {settings} "
+        + ("" if others is None else f"Other processes used {others:.0%} of the processors meanwhile.")
+        + "\n",
         "Calls take turns; before timing, each tool's image is held against the phantom's closed form and its labels "
         "against paxray's, and a tool that differs is left out. `~`: image and one pass per class, reckoned from one "
         "class's pass in each round.\n",

@@ -67,11 +67,12 @@ class DiffDrr(InTorch):
 
     name = "DiffDRR"
     package = "diffdrr"
-    image_is = "trilinear, as many samples as slabs"
+    image_is = "trilinear, as many samples as slabs, in patches of 128 x 128"
     labels_are = "share of the line integral, exclusive classes"
     renderer = "trilinear"
-    #: Pixels to a side of the patches that it renders in turn; without them Siddon needs some 15 GiB.
-    patch: int | None = None
+    #: Pixels to a side of the patches that it renders in turn: faster on a CPU than the whole at once, and without
+    #: them Siddon needs some 15 GiB.
+    patch = 128
 
     def load(self, scene: Scene) -> None:
         """Its module with density, mask and affine; no HU conversion."""
@@ -96,7 +97,7 @@ class DiffDrr(InTorch):
             delx=view.pitch_mm[0],
             dely=view.pitch_mm[1],
             renderer=self.renderer,
-            patch_size=self.patch if self.patch and self.patch < min(view.size) else None,
+            patch_size=self.patch if self.patch < min(view.size) else None,
         ).to(self.device)
         row, column = np.mgrid[: view.rows, : view.columns]
         self.source = self.tensor(view.source_mm)[None, None]
@@ -117,9 +118,8 @@ class DiffDrrSiddon(DiffDrr):
     """DiffDRR, Siddon renderer."""
 
     name = "DiffDRR-Siddon"
-    image_is = "Siddon, constant within a voxel"
+    image_is = "Siddon, constant within a voxel, in patches of 128 x 128"
     renderer = "siddon"
-    patch = 128
 
 
 class NanoDrr(InTorch):

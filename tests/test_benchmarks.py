@@ -217,3 +217,21 @@ def test_words_and_numbers_that_make_no_sense(
 ) -> None:
     assert projector.main(arguments) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert projector.main(["--device", "cuda", "--shrink", "4"]) == 4
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+def test_memory_is_seen_and_others_are_told_apart() -> None:
+    found = machine.peak_beyond(lambda: np.ones(2**22))
+    others = machine.OthersUse().share(1.0)
+    if found is None or others is None:
+        pytest.skip("resident memory and processor use are read from /proc")
+    assert found[1] == pytest.approx(2**25, rel=0.05)
+    assert others >= 0
