@@ -28,7 +28,7 @@ QUICK = ("paxray", "RTK", "numpy")
 LEAST_CORRELATION = 0.999
 #: And its scale must be right within this: a wrong unit or step length is no small error.
 SCALE_WITHIN = 0.02
-#: Labels: the maps of `CHECKED_CLASSES` classes against ours. Masks by nearest voxel and bilinear ones differ at edges.
+#: Labels: the maps of some classes against ours. Masks by nearest voxel and bilinear ones differ at edges.
 LEAST_LABEL_CORRELATION = 0.97
 CHECKED_CLASSES = 3
 
@@ -116,6 +116,7 @@ def compare(
     threads: int,
     device: str = "cpu",
     until: float = math.inf,
+    checked: int = CHECKED_CLASSES,
     say: Callable[[str], None] = print,
 ) -> tuple[list[Row], list[LeftOut]]:
     """Measure tools on one scene, each call in its turn.
@@ -134,6 +135,8 @@ def compare(
         ``cpu`` or ``cuda``.
     until
         As for `take_turns`.
+    checked
+        How many classes are held against ours, and timed in turn by tools that take a pass for each.
     say
         Takes lines of progress.
     """
@@ -141,7 +144,7 @@ def compare(
     calls: dict[tuple[str, str], Call] = {}
     error: dict[str, float] = {}
     classes = len(scene.labels.names)
-    chosen = [int(c) for c in np.linspace(0, classes - 1, min(CHECKED_CLASSES, classes))]
+    chosen = [int(c) for c in np.linspace(0, classes - 1, min(checked, classes))]
     ready: list[Tool] = []
     for kind in tools:
         tool = kind(threads, device)

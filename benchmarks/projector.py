@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import limits, machine, sweeps
-from benchmarks.compare import QUICK, TOOLS, LeftOut, Row, compare
+from benchmarks.compare import CHECKED_CLASSES, QUICK, TOOLS, LeftOut, Row, compare
 from benchmarks.report import Table, comparison, document
 from benchmarks.scenes import CASES, CLASSES, Scene, make_scene
 from benchmarks.sweeps import Setting
@@ -20,6 +20,7 @@ from benchmarks.tools import Tool
 from paxray.errors import ConfigError, PaxrayError, suggest
 from paxray.projection.project import resolve_device
 
+START = time.perf_counter()
 #: By this time `--quick` starts no further round beyond the least, so that it ends within 50 s.
 QUICK_S = 36.0
 #: The case that the sweeps are run on: a chest CT's size.
@@ -99,7 +100,7 @@ def check(options: argparse.Namespace) -> None:
 
 def say(line: str) -> None:
     """Progress, apart from the report."""
-    print(line, file=sys.stderr, flush=True)
+    print(f"{time.perf_counter() - START:6.1f} s  {line}", file=sys.stderr, flush=True)
 
 
 def run_sweeps(
@@ -153,9 +154,10 @@ def main(arguments: Sequence[str] | None = None, class_numbers: Sequence[int] = 
 def run(options: argparse.Namespace, tools: Sequence[type[Tool]], class_numbers: Sequence[int]) -> None:
     """Do what the options say."""
     device = resolve_device(options.device)
+    began = time.perf_counter()
     # The first case gets a double share: it loads the tools.
-    start, share = time.perf_counter(), QUICK_S / (len(options.cases) + 2)
-    until = start + QUICK_S if options.quick else math.inf
+    share = QUICK_S / (len(options.cases) + 2)
+    until = START + QUICK_S if options.quick else math.inf
     setting = Setting(options.repeats, options.threads, device, until)
     about, versions, others = machine.describe(), machine.versions(), machine.OthersUse()
     rows: list[Row] = []
@@ -171,19 +173,22 @@ def run(options: argparse.Namespace, tools: Sequence[type[Tool]], class_numbers:
             repeats=options.repeats,
             threads=options.threads,
             device=device,
-            until=start + (turn + 1) * share if options.quick else math.inf,
+            until=START + (turn + 1) * share if options.quick else math.inf,
+            checked=1 if options.quick else CHECKED_CLASSES,
             say=say,
         )
         rows += found
         left_out += missing
         tables.append(comparison(scenes[case].name, found))
-    if not options.no_sweeps:
+    if not options.no_sweeps and time.perf_counter() > until:
+        say("no time left for few against many classes: this machine is too slow or too busy for --quick")
+    elif not options.no_sweeps:
         tables += run_sweeps(scenes, setting, options.quick, class_numbers)
     settings = f"Up to {options.repeats} rounds, {options.threads} threads, {device}; {CLASSES} classes."
     if options.shrink > 1:
         settings += f" All sizes divided by {options.shrink}: the figures mean nothing."
     measured = described(tools, rows)
-    used = others.share(time.perf_counter() - start)
+    used = others.share(time.perf_counter() - began)
     text = document(about, versions, settings, used, measured, left_out, tables)
     print(text)
     if options.json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -241,13 +241,18 @@ VOLUMES: dict[str, tuple[tuple[int, int, int], tuple[float, float, float]]] = {
 CASES = ("cone-256", "cone-512x512x300", "parallel-512x512x300")
 
 
+@lru_cache(maxsize=2)
+def make_volume(name: str, shrink: int, classes: int) -> tuple[Volume, LabelVolume]:
+    """Phantom and labels of one of `VOLUMES`, kept for the next case that has the same."""
+    (nk, nj, ni), (si, sj, sk) = VOLUMES[name]
+    shape = (nk // shrink, nj // shrink, ni // shrink)
+    grid = Grid(shape, centered_affine(shape, (si * shrink, sj * shrink, sk * shrink)))
+    return gaussian_phantom(grid), exclusive_labels(organs(shape, classes), grid.affine, classes)
+
+
 def make_scene(case: str, shrink: int = 1, classes: int = CLASSES) -> Scene:
     """Build the scene of a case; `shrink` divides all sizes, to try the benchmark itself."""
     beam, volume = case.split("-", 1)
-    shape, spacing_mm = VOLUMES[volume]
-    nk, nj, ni = (n // shrink for n in shape)
-    si, sj, sk = (s * shrink for s in spacing_mm)
-    grid = Grid((nk, nj, ni), centered_affine((nk, nj, ni), (si, sj, sk)))
-    view = cone_view(pixels=PIXELS // shrink) if beam == "cone" else parallel_view(grid)
-    labels = exclusive_labels(organs(grid.shape, classes), grid.affine, classes)
-    return Scene(case if shrink == 1 else f"{case}/{shrink}", gaussian_phantom(grid), labels, view)
+    mu, labels = make_volume(volume, shrink, classes)
+    view = cone_view(pixels=PIXELS // shrink) if beam == "cone" else parallel_view(mu.grid)
+    return Scene(case if shrink == 1 else f"{case}/{shrink}", mu, labels, view)
