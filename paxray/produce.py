@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,15 @@ from paxray.io.ct import read_ct
 from paxray.io.volume import Volume
 from paxray.physics.attenuation import attenuate
 from paxray.projection.pose import place
-from paxray.projection.project import Device, Projection, project
+from paxray.projection.project import Device, Projection, project, resolve_device
 from paxray.projection.view import View
 from paxray.radiography.display import render_display
 from paxray.radiography.signal import encode_signal
 from paxray.segmentation.body import BODY, UNSCANNED, body_extent, body_faces, row_ends, with_body
 from paxray.segmentation.files import read_masks
+
+if TYPE_CHECKING:
+    from paxray.projection.cuda.resident import Resident
 
 #: Versions of what decides an output; raised when a change would alter the bytes of a data set.
 STAGE_VERSIONS = {
@@ -171,8 +174,9 @@ def shoot(
     clock: Clock,
     device: Device = "auto",
     threads: int | None = None,
+    resident: Resident | None = None,
 ) -> Shot:
-    """Project a subject in one view and draw the picture."""
+    """Project a subject in one view and draw the picture; `resident` is the subject as it lies on a GPU."""
     shown = [n for n in subject.classes if n in subject.labels.names and subject.volume_mm3[n] > 0]
     with clock.stage("project"):
         projection = project(
@@ -183,6 +187,7 @@ def shoot(
             classes=shown,
             device=device,
             threads=threads,
+            resident=resident,
             unscanned=UNSCANNED,
         )
     assert projection.image is not None  # asked for above
@@ -254,8 +259,11 @@ def produce(
     clock = clock or Clock()
     subject = prepare(case, pipeline, catalog, clock, base)
     samples, labels = [], []
-    for view in views_of(subject, pipeline):
-        shot = shoot(subject, view, pipeline, clock, device, threads)
+    views = views_of(subject, pipeline)
+    with clock.stage("project"):
+        resident = _on_gpu(subject, device)
+    for view in views:
+        shot = shoot(subject, view, pipeline, clock, device, threads, resident)
         with clock.stage("encode"):
             common = {
                 "sample_id": f"{case.case_id}/{view.name}",
@@ -267,6 +275,15 @@ def produce(
             samples.append(common | _sample_row(case, subject, shot))
             labels += [common | row for row in label_rows(subject, shot.projection, categories)]
     return Rows(samples, labels)
+
+
+def _on_gpu(subject: Subject, device: Device) -> Resident | None:
+    """Send a subject to the GPU once for all its views; None where the CPU projects."""
+    if resolve_device(device) != "cuda":
+        return None
+    from paxray.projection.cuda.resident import hold
+
+    return hold(subject.mu, subject.labels)
 
 
 def png_bytes(image: NDArray[np.integer]) -> bytes:
