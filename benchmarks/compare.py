@@ -117,6 +117,7 @@ def compare(
     device: str = "cpu",
     until: float = math.inf,
     checked: int = CHECKED_CLASSES,
+    slow_labels: bool = True,
     say: Callable[[str], None] = print,
 ) -> tuple[list[Row], list[LeftOut]]:
     """Measure tools on one scene, each call in its turn.
@@ -137,6 +138,8 @@ def compare(
         As for `take_turns`.
     checked
         How many classes are held against ours, and timed in turn by tools that take a pass for each.
+    slow_labels
+        Whether to time labels where a class takes as long as an image.
     say
         Takes lines of progress.
     """
@@ -163,7 +166,7 @@ def compare(
             continue
         ready.append(tool)
         calls[tool.name, "image"] = Call(tool.image, tool.own_seconds)
-        if not tool.labels_are:
+        if not tool.labels_are or (tool.slow_labels and not slow_labels):
             continue
         if tool.one_pass:
             maps = tool.image_and_labels()[1][chosen]

@@ -120,6 +120,7 @@ class Rtk(InItk):
     image_is = "JosephForwardProjectionImageFilter"
     labels_are = "path length (mm), bilinear: one more pass over a float mask for each class"
     one_pass = False
+    slow_labels = True
     kind = "path"
 
     def load(self, scene: Scene) -> None:

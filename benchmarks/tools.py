@@ -35,6 +35,8 @@ class Tool(ABC):
     one_pass
         Whether one call yields the image and all classes. If not, `one_class` is timed, and image + labels
         is reckoned as the image and one such pass for each class.
+    slow_labels
+        Whether such a pass takes as long as an image; a quick run leaves it out.
     """
 
     name: str = ""
@@ -43,6 +45,7 @@ class Tool(ABC):
     labels_are: str = ""
     kind: Kind = "path"
     one_pass: bool = True
+    slow_labels: bool = False
 
     def __init__(self, threads: int, device: str = "cpu") -> None:
         self.threads = threads
