@@ -40,13 +40,17 @@ def draw_overlay(
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     out = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
     for mask, colour in masks:
-        mask = mask.repeat(scale, axis=0).repeat(scale, axis=1)
-        inner = mask.copy()
-        inner[1:] &= mask[:-1]
-        inner[:-1] &= mask[1:]
-        inner[:, 1:] &= mask[:, :-1]
-        inner[:, :-1] &= mask[:, 1:]
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if len(rows) == 0:
+            continue
+        # Work in the mask's box: most structures are small.
+        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        inside = np.pad(mask[box].repeat(scale, axis=0).repeat(scale, axis=1), 1)
+        inner = (
+            inside[1:-1, 1:-1] & inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+        )
+        part = out[tuple(slice(s.start * scale, s.stop * scale) for s in box)]
         paint = np.asarray(colour, np.float32)
-        for where, opacity in ((inner, fill), (mask & ~inner, outline)):
-            out[where] += opacity * (paint - out[where])
+        for where, opacity in ((inner, fill), (inside[1:-1, 1:-1] & ~inner, outline)):
+            part[where] += opacity * (paint - part[where])
     return np.rint(out).clip(0, 255).astype(np.uint8)
