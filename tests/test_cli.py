@@ -162,7 +162,8 @@ def test_interrupt_gives_130(tmp_path: Path, phantom_table: Path, pipeline_file:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    # CPython ends itself by the signal where it came inside an `exec` (a dataclass being made); a shell calls both 130.
+    assert process.returncode in (130, -signal.SIGINT), errors
     assert "what was committed stands" in errors
     assert "4 ok" in call(*arguments)
 
