@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from paxray._version import __version__
 from paxray.cli import build, classes, data
 from paxray.cli.common import err, out
-from paxray.errors import EXIT_INTERNAL
+from paxray.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
 
 app = typer.Typer(
     help="Annotated X-ray data sets made from CT. A research tool, not for clinical use.",
@@ -57,6 +58,14 @@ def main() -> None:
     """Entry point of ``paxray``."""
     try:
         app()
+    except SystemExit as stop:
+        if stop.code == EXIT_INTERRUPTED:
+            # CPython remembers an interrupt that passed through an `exec` (a dataclass being made) although it was
+            # handled, and would end itself by the signal instead of with this code.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(EXIT_INTERRUPTED)
+        raise
     except Exception:
         err.print_exception()
         err.print("this is a bug in paxray: please report it with the lines above")
