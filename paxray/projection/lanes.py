@@ -62,3 +62,39 @@ def put(typingctx, buffer, index, value):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(buffer, index, buffer.dtype), codegen
+
+
+#: Lanes compared in one vector operation; four of them fill the 64 bits of the result.
+_COMPARED = 16
+
+
+@intrinsic
+def differing(typingctx, one, other, index):  # type: ignore[no-untyped-def]
+    """64 bits: which of ``one[index:index + 64]`` and ``other[index:index + 64]``, both int32, differ."""
+    vector, word = ir.VectorType(ir.IntType(32), _COMPARED), ir.IntType(64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        found = ir.Constant(word, 0)
+        for part in range(64 // _COMPARED):
+            at = builder.add(args[2], ir.Constant(args[2].type, part * _COMPARED))
+            lanes = []
+            for kind, array in zip(signature.args[:2], args[:2], strict=True):
+                place = builder.gep(_data(context, builder, kind, array), [at])
+                loaded = builder.load(builder.bitcast(place, vector.as_pointer()), align=4)
+                loaded.set_metadata("noalias", _volume_scope(builder.module))
+                lanes.append(loaded)
+            bits = builder.bitcast(builder.icmp_signed("!=", *lanes), ir.IntType(_COMPARED))
+            found = builder.or_(found, builder.shl(builder.zext(bits, word), word(part * _COMPARED)))
+        return found
+
+    return types.uint64(one, other, index), codegen
+
+
+@intrinsic
+def lowest_bit(typingctx, word):  # type: ignore[no-untyped-def]
+    """Number of the lowest set bit of a 64-bit word that is not zero."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(word), codegen

@@ -1,0 +1,643 @@
+"""The compiled march over the rows of a detector.
+
+In a row the slab loop stands outside the pixel loop, which the compiler turns into vector gathers; pixels are
+taken a chunk at a time. A ray's state is a run (atom, first step): nothing but a comparison happens to it until
+the atom changes. Runs are added up per atom, and atoms into classes at the end of the row.
+
+Three ways through a slab, by what is known of a chunk's samples:
+
+* *inside*: all have their four neighbours in the lattice, which is most of them;
+* *line*: inside, and at the same place on one of the slab's two axes, as in a view along the axes of the
+  volume: two lines of voxels are blended once for all pixels of the row;
+* *edge*: anything else, with tent weights around clamped corners.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from paxray.projection.lanes import differing, gather, get, lowest_bit, put
+from paxray.projection.rays import POSITION_DECIMALS
+
+#: Rows that one thread handles at a time; part of the reduction's order, so never tied to the thread count.
+ROWS_PER_BLOCK = 8
+#: Pixels that go through a slab the same way.
+CHUNK = 16
+#: Pixels whose atoms are compared at once: as many as a word has bits.
+WORD = 64
+#: Atoms whose runs are added up apart before they are folded into their classes.
+SLOTS = 256
+#: Instead of an atom: outside the array; or not on the ray, before its source or behind its detector.
+OUTSIDE, BEYOND = np.int32(-1), np.int32(-2)
+#: Samples this close (voxels) to the lattice's edge are not *inside*: positions are float32 in the march.
+EDGE = 1e-3
+NEVER = np.int32(2**31 - 1)
+_ROUND = 10.0**POSITION_DECIMALS
+
+F32, I32 = np.float32, np.int32
+
+
+@njit(cache=True, error_model="numpy")
+def _set_up_row(  # type: ignore[no-untyped-def]
+    row, axes, signed_axis, axis_b, axis_c, shape, cone, pixel, du, dv, source, direction, pixel_depth, metric,
+    b0, c0, db, dc, step_mm, depth0, s_first, s_last, meets_first, meets_last, inside_first, inside_last,
+):  # fmt: skip
+    """Write each ray of a row as b = b0 + s db, c = c0 + s dc, s = 0, 1, ... counting slabs in the ray's order.
+
+    Ranges of steps, both ends included: ``s`` between source and detector; ``meets`` what may touch the
+    lattice, with a slab more to either side; ``inside`` what surely has all four neighbours.
+    """
+    a = abs(signed_axis) - 1
+    n_a = shape[a]
+    forward = signed_axis > 0
+    way, at_pixel = np.empty(3), np.empty(3)
+    columns = step_mm.size
+    for u in range(columns):
+        for x in range(3):
+            at_pixel[x] = pixel[x] + u * du[x] + row * dv[x]
+            way[x] = at_pixel[x] - source[x] if cone else direction[x]
+        mine = axes[0, 0] if axes.size == 1 else axes[row, u]
+        if mine != signed_axis:
+            b0[u], c0[u], db[u], dc[u] = -10.0, -10.0, 0.0, 0.0
+            step_mm[u], depth0[u] = 0.0, 0.0
+            s_first[u], s_last[u] = 1, 0
+            meets_first[u], meets_last[u], inside_first[u], inside_last[u] = n_a, -1, n_a, -1
+            continue
+        length2 = 0.0
+        ahead = 0.0
+        for x in range(3):
+            for y in range(3):
+                length2 += way[x] * metric[x, y] * way[y]
+                ahead += direction[x] * metric[x, y] * (at_pixel[y] - pixel[y])
+        per_slab = abs(1.0 / way[a])
+        slab0 = 0 if forward else n_a - 1
+        t0 = (slab0 - at_pixel[a]) / way[a]
+        b0[u], db[u] = at_pixel[axis_b] + t0 * way[axis_b], per_slab * way[axis_b]
+        c0[u], dc[u] = at_pixel[axis_c] + t0 * way[axis_c], per_slab * way[axis_c]
+        b0[u], c0[u] = np.rint(b0[u] * _ROUND) / _ROUND, np.rint(c0[u] * _ROUND) / _ROUND
+        # A drift too small to reach the last rounded decimal over the whole march is none.
+        if abs(db[u]) * n_a * _ROUND < 0.5:
+            db[u] = 0.0
+        if abs(dc[u]) * n_a * _ROUND < 0.5:
+            dc[u] = 0.0
+        step_mm[u] = per_slab * np.sqrt(length2)
+        low, high = 0.0, n_a - 1.0
+        if cone:
+            # t0 counts from the pixel: the source is at -1. Keep source < sample <= pixel. A detector may
+            # lie in a plane of voxels, where the last bit must not decide either.
+            depth0[u] = (t0 + 1.0) * np.sqrt(length2)
+            low = max(low, np.floor((-1.0 - t0) / per_slab + 1.0 / _ROUND) + 1.0)
+            high = min(high, np.floor(-t0 / per_slab + 1.0 / _ROUND))
+        else:
+            depth0[u] = t0 * np.sqrt(length2) + pixel_depth + ahead
+        s_first[u], s_last[u] = int(max(low, -1.0)), int(max(high, -1.0))
+        in_low, in_high = low, high
+        for x in range(2):
+            at0, slope, edge = (b0[u], db[u], shape[axis_b]) if x == 0 else (c0[u], dc[u], shape[axis_c])
+            if abs(slope) < 1e-12:
+                if at0 <= -1.0 or at0 >= edge:
+                    high = -1.0
+                if at0 < 0.0 or at0 > edge - 1.0:
+                    in_high = -1.0
+            else:
+                s0, s1 = (-1.0 - at0) / slope, (edge - at0) / slope
+                low, high = max(low, min(s0, s1) - 1.0), min(high, max(s0, s1) + 1.0)
+                s0, s1 = (EDGE - at0) / slope, (edge - 1.0 - EDGE - at0) / slope
+                in_low = max(in_low, np.ceil(min(s0, s1)))
+                in_high = min(in_high, np.floor(max(s0, s1)))
+        if low <= high:
+            meets_first[u], meets_last[u] = max(int(low), 0), min(int(high), n_a - 1)
+        else:
+            meets_first[u], meets_last[u] = n_a, -1
+        if in_low <= in_high:
+            inside_first[u], inside_last[u] = int(in_low), int(in_high)
+        else:
+            inside_first[u], inside_last[u] = n_a, -1
+
+
+@njit(inline="always")
+def _corner(b_mid, b_slope, c_mid, c_slope, ds, u, top_b, top_c, stride_b, stride_c):  # type: ignore[no-untyped-def]
+    """Offset in the slab of the lower of four neighbours, and the sample's distances from it."""
+    bb = get(b_mid, u) + ds * get(b_slope, u)
+    cc = get(c_mid, u) + ds * get(c_slope, u)
+    low_b, low_c = min(max(I32(bb), I32(0)), top_b), min(max(I32(cc), I32(0)), top_c)
+    return I32(low_b * stride_b + low_c * stride_c), bb - F32(low_b), cc - F32(low_c)
+
+
+@njit(inline="always")
+def _blend(mu, base, at, fb, fc, stride_b, stride_c):  # type: ignore[no-untyped-def]
+    """Bilinear interpolation of four neighbours."""
+    x0, x1 = gather(mu, base, at), gather(mu, base + stride_c, at)
+    y0, y1 = gather(mu, base + stride_b, at), gather(mu, base + stride_b + stride_c, at)
+    x, y = x0 + fc * (x1 - x0), y0 + fc * (y1 - y0)
+    return x + fb * (y - x)
+
+
+@njit(inline="always")
+def _atom(words, packed, first_word, at):  # type: ignore[no-untyped-def]
+    """The atom at an offset: one of the two in a word, or all of it."""
+    if packed:
+        word = gather(words, first_word, I32(at >> 1))
+        return I32((word >> np.uint32((at & 1) << 4)) & np.uint32(0xFFFF))
+    return I32(gather(words, first_word, at))
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _inside_image(  # type: ignore[no-untyped-def]
+    mu, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope, ds, begin, end, keep, out
+):  # fmt: skip
+    for u in range(begin, end):
+        at, fb, fc = _corner(b_mid, b_slope, c_mid, c_slope, ds, u, top_b, top_c, stride_b, stride_c)
+        put(out, u, keep * get(out, u) + _blend(mu, base, at, fb, fc, stride_b, stride_c))
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _inside_label(  # type: ignore[no-untyped-def]
+    words, packed, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope, ds, begin, end, near
+):  # fmt: skip
+    half, zero = F32(0.5), I32(0)
+    odd = I32(base & 1) if packed else zero
+    first_word = base >> 1 if packed else base
+    for u in range(begin, end):
+        at, fb, fc = _corner(b_mid, b_slope, c_mid, c_slope, ds, u, top_b, top_c, stride_b, stride_c)
+        nearest = I32(at + (stride_b if fb >= half else zero) + (stride_c if fc >= half else zero) + odd)
+        put(near, u, _atom(words, packed, first_word, nearest))
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _inside_both(  # type: ignore[no-untyped-def]
+    mu, words, packed, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope,
+    ds, begin, end, keep, out, near,
+):  # fmt: skip
+    half, zero = F32(0.5), I32(0)
+    odd = I32(base & 1) if packed else zero
+    first_word = base >> 1 if packed else base
+    for u in range(begin, end):
+        at, fb, fc = _corner(b_mid, b_slope, c_mid, c_slope, ds, u, top_b, top_c, stride_b, stride_c)
+        put(out, u, keep * get(out, u) + _blend(mu, base, at, fb, fc, stride_b, stride_c))
+        nearest = I32(at + (stride_b if fb >= half else zero) + (stride_c if fc >= half else zero) + odd)
+        put(near, u, _atom(words, packed, first_word, nearest))
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _line(mu, base, stride_b, stride_c, low, high, low_c, fc, line):  # type: ignore[no-untyped-def]
+    """Blend the slab's two lines of voxels next to a row of samples that all lie between them."""
+    first = base + np.int64(low_c) * stride_c
+    second = first + stride_c
+    if stride_b == 1:
+        for b in range(low, high + 1):
+            x = gather(mu, first, b)
+            put(line, b, x + fc * (gather(mu, second, b) - x))
+    else:
+        for b in range(low, high + 1):
+            at = I32(I32(b) * stride_b)
+            x = gather(mu, first, at)
+            put(line, b, x + fc * (gather(mu, second, at) - x))
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _atom_line(ids, words, packed, base, stride_b, low, high, atom_line):  # type: ignore[no-untyped-def]
+    """Copy the line of atoms nearest to a row of samples."""
+    if stride_b == 1:
+        for b in range(low, high + 1):
+            put(atom_line, b, I32(gather(ids, base, b)))
+    else:
+        odd = I32(base & 1) if packed else I32(0)
+        first_word = base >> 1 if packed else base
+        for b in range(low, high + 1):
+            put(atom_line, b, _atom(words, packed, first_word, I32(I32(b) * stride_b + odd)))
+
+
+@njit(inline="always")
+def _place(b_mid, b_slope, ds, u, top_b):  # type: ignore[no-untyped-def]
+    """The lower of two neighbours on a line, and the sample's distance from it."""
+    bb = get(b_mid, u) + ds * get(b_slope, u)
+    low_b = min(max(I32(bb), I32(0)), top_b)
+    return low_b, bb - F32(low_b)
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _line_image(line, top_b, b_mid, b_slope, ds, begin, end, keep, out):  # type: ignore[no-untyped-def]
+    for u in range(begin, end):
+        low_b, fb = _place(b_mid, b_slope, ds, u, top_b)
+        x = gather(line, 0, low_b)
+        put(out, u, keep * get(out, u) + (x + fb * (gather(line, 1, low_b) - x)))
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _line_label(atom_line, top_b, b_mid, b_slope, ds, begin, end, near):  # type: ignore[no-untyped-def]
+    half = F32(0.5)
+    for u in range(begin, end):
+        low_b, fb = _place(b_mid, b_slope, ds, u, top_b)
+        put(near, u, gather(atom_line, 0, I32(low_b + (I32(1) if fb >= half else I32(0)))))
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _line_both(  # type: ignore[no-untyped-def]
+    line, atom_line, top_b, b_mid, b_slope, ds, begin, end, keep, out, near
+):  # fmt: skip
+    half = F32(0.5)
+    for u in range(begin, end):
+        low_b, fb = _place(b_mid, b_slope, ds, u, top_b)
+        x = gather(line, 0, low_b)
+        put(out, u, keep * get(out, u) + (x + fb * (gather(line, 1, low_b) - x)))
+        put(near, u, gather(atom_line, 0, I32(low_b + (I32(1) if fb >= half else I32(0)))))
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _edge_image(  # type: ignore[no-untyped-def]
+    mu, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope, c_mid, c_slope,
+    ds, step, s_first, s_last, begin, end, keep, out,
+):  # fmt: skip
+    """Interpolated attenuation of pixels wherever they are: zero outside the lattice and off the ray."""
+    one, zero = F32(1), F32(0)
+    top_b, top_c = F32(n_b - 2), F32(n_c - 2)
+    for u in range(begin, end):
+        bb = get(b_mid, u) + ds * get(b_slope, u)
+        cc = get(c_mid, u) + ds * get(c_slope, u)
+        low_b = min(max(np.floor(bb), zero), top_b)
+        low_c = min(max(np.floor(cc), zero), top_c)
+        # Tent weights around clamped corners: zero outside the lattice, without a branch.
+        b_low, b_high = max(zero, one - abs(bb - low_b)), max(zero, one - abs(bb - low_b - one))
+        c_low, c_high = max(zero, one - abs(cc - low_c)), max(zero, one - abs(cc - low_c - one))
+        at = I32(I32(low_b) * stride_b + I32(low_c) * stride_c)
+        found = b_low * (c_low * gather(mu, base, at) + c_high * gather(mu, base + stride_c, at)) + b_high * (
+            c_low * gather(mu, base + stride_b, at) + c_high * gather(mu, base + stride_b + stride_c, at)
+        )
+        between = (get(s_first, u) <= step) & (step <= get(s_last, u))
+        put(out, u, keep * get(out, u) + (found if between else zero))
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _edge_label(  # type: ignore[no-untyped-def]
+    words, packed, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope, c_mid, c_slope,
+    ds, step, s_first, s_last, begin, end, near,
+):  # fmt: skip
+    """Nearest atom of pixels wherever they are; or `OUTSIDE` or `BEYOND`."""
+    one, zero, half = F32(1), F32(0), F32(0.5)
+    edge_b, edge_c = F32(n_b), F32(n_c)
+    odd = I32(base & 1) if packed else I32(0)
+    first_word = base >> 1 if packed else base
+    for u in range(begin, end):
+        bb = get(b_mid, u) + ds * get(b_slope, u)
+        cc = get(c_mid, u) + ds * get(c_slope, u)
+        # Not floor(x + 1/2): the sum may round up to the next voxel.
+        low_b, low_c = np.floor(bb), np.floor(cc)
+        bb = low_b + (one if bb - low_b >= half else zero)
+        cc = low_c + (one if cc - low_c >= half else zero)
+        inside = (bb >= zero) & (bb < edge_b) & (cc >= zero) & (cc < edge_c)
+        between = (get(s_first, u) <= step) & (step <= get(s_last, u))
+        in_b = min(max(bb, zero), edge_b - one)
+        in_c = min(max(cc, zero), edge_c - one)
+        atom = _atom(words, packed, first_word, I32(I32(in_b) * stride_b + I32(in_c) * stride_c + odd))
+        put(near, u, (atom if inside else OUTSIDE) if between else BEYOND)
+
+
+@njit(cache=True, error_model="numpy")
+def _fold(  # type: ignore[no-untyped-def]
+    used, atom_of, slot_of, start, members, met, deep, shared,
+    run_steps, run_first, run_last, run_share, steps, first, last, share,
+):  # fmt: skip
+    """Add the atoms' runs to their classes, and free the slots."""
+    for slot in range(used):
+        atom = atom_of[slot]
+        slot_of[atom] = -1
+        for m in range(start[atom], start[atom + 1]):
+            ch = members[m]
+            if met[ch] == 0:
+                met[ch] = 1
+                steps[ch, :] = run_steps[slot]
+                if deep:
+                    first[ch, :] = run_first[slot]
+                    last[ch, :] = run_last[slot]
+                if shared:
+                    share[ch, :] = run_share[slot]
+                continue
+            for u in range(steps.shape[1]):
+                steps[ch, u] += run_steps[slot, u]
+            if deep:
+                for u in range(steps.shape[1]):
+                    first[ch, u] = min(first[ch, u], run_first[slot, u])
+                    last[ch, u] = max(last[ch, u], run_last[slot, u])
+            if shared:
+                for u in range(steps.shape[1]):
+                    share[ch, u] += run_share[slot, u]
+
+
+@njit(cache=True, error_model="numpy")
+def _parts(  # type: ignore[no-untyped-def]
+    s, chunk_first, chunk_last, surely_first, surely_last, part_begin, part_end, part_sure
+):  # fmt: skip
+    """Divide a row by what is known of its samples in slab `s`; returns the number of parts, and their last slab."""
+    count, until, open_ = 0, NEVER, False
+    for chunk in range(chunk_first.size):
+        if s < chunk_first[chunk]:
+            until, open_ = min(until, chunk_first[chunk] - I32(1)), False
+            continue
+        if s > chunk_last[chunk]:
+            open_ = False
+            continue
+        until = min(until, chunk_last[chunk])
+        sure = surely_first[chunk] <= s <= surely_last[chunk]
+        if sure:
+            until = min(until, surely_last[chunk])
+        elif s < surely_first[chunk]:
+            until = min(until, surely_first[chunk] - I32(1))
+        if open_ and part_sure[count - 1] == sure:
+            part_end[count - 1] += CHUNK
+            continue
+        part_begin[count], part_end[count], part_sure[count] = chunk * CHUNK, (chunk + 1) * CHUNK, sure
+        count, open_ = count + 1, True
+    return count, until
+
+
+@njit(inline="always")
+def _close(  # type: ignore[no-untyped-def]
+    atom, u, begun, step, used, slots, atom_of, slot_of, start, members, met, deep, shared,
+    run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
+):  # fmt: skip
+    """Credit a run that ended before `step` to its atom's slot; returns how many slots are in use."""
+    # What a sample beyond the outermost voxel's border still sees belongs to the background.
+    seen = max(atom, I32(0)) if shared else atom
+    if seen >= 0 and start[seen] < start[seen + 1]:
+        slot = slot_of[seen]
+        if slot < 0:
+            if used == slots:
+                _fold(used, atom_of, slot_of, start, members, met, deep, shared,
+                      run_steps, run_first, run_last, run_share, steps, first, last, share)  # fmt: skip
+                used = 0
+            slot = used
+            slot_of[seen], atom_of[slot] = slot, seen
+            used += 1
+            run_steps[slot, :] = 0
+            if deep:
+                run_first[slot, :] = NEVER
+                run_last[slot, :] = -1
+            if shared:
+                run_share[slot, :] = F32(0)
+        if atom >= 0:
+            run_steps[slot, u] += step - begun
+            if deep:
+                run_first[slot, u] = min(run_first[slot, u], begun)
+                run_last[slot, u] = step - 1
+        if shared:
+            run_share[slot, u] += segment[u]
+    return used
+
+
+@njit(cache=True, error_model="numpy")
+def _count(row, ch, steps, first, last, step_mm, depth0, counts, sums):  # type: ignore[no-untyped-def]
+    """Take a class's pixels in one row into the facts of a block of rows."""
+    for u in range(step_mm.size):
+        if steps[u] == 0:
+            continue
+        length = steps[u] * step_mm[u]
+        if counts[ch, 0] == 0:
+            counts[ch, 1], counts[ch, 2], counts[ch, 3], counts[ch, 4] = u, u, row, row
+        counts[ch, 0] += 1
+        counts[ch, 1], counts[ch, 2] = min(counts[ch, 1], u), max(counts[ch, 2], u)
+        counts[ch, 3], counts[ch, 4] = min(counts[ch, 3], row), max(counts[ch, 4], row)
+        counts[ch, 5] += u
+        counts[ch, 6] += row
+        sums[ch, 0] += length
+        sums[ch, 1] = max(sums[ch, 1], length)
+        sums[ch, 2] += depth0[u] + (first[u] - 0.5) * step_mm[u]
+        sums[ch, 3] += depth0[u] + (last[u] + 0.5) * step_mm[u]
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def march_rows(  # type: ignore[no-untyped-def]
+    mu, ids, words, packed, shape, signed_axis, axes, cone, pixel, du, dv, source, direction, pixel_depth, metric, size,
+    start, members, flags, n_channels, labelled, deep,
+    image, bits, path, entry, exit_, share_out, incomplete, counts, sums,
+):  # fmt: skip
+    """Follow the rays whose stepping axis is `signed_axis`; arguments as `paxray.projection.cpu.march` makes them.
+
+    An output of size zero is not wanted. Every ray belongs to one thread, and a block of rows to one row of
+    `counts` and `sums`, so that nothing depends on the number of threads.
+    """
+    rows, columns = size
+    a = abs(signed_axis) - 1
+    n_a, stride = shape[a], (np.int64(1), shape[0], shape[0] * shape[1])
+    stride_a = stride[a]
+    forward = signed_axis > 0
+    want_image, shared = image.size > 0, share_out.size > 0
+    want_bits, want_path, want_depth = bits.size > 0, path.size > 0, entry.size > 0
+    want_incomplete, want_facts = incomplete.size > 0, counts.size > 0
+    imaged = want_image or shared
+    one, zero = F32(1), F32(0)
+    chunks = (columns + CHUNK - 1) // CHUNK
+    width = -(-columns // WORD) * WORD
+    slots = min(len(start) - 1, SLOTS) if n_channels else 0
+    blocks = (rows + ROWS_PER_BLOCK - 1) // ROWS_PER_BLOCK
+
+    for block in prange(blocks):
+        b0, c0 = np.empty(columns), np.empty(columns)
+        db, dc = np.empty(columns), np.empty(columns)
+        step_mm, depth0 = np.empty(columns), np.empty(columns)
+        # Beyond the last column are rays that meet nothing.
+        b_mid, b_slope = np.full(width, F32(-10)), np.zeros(width, F32)
+        c_mid, c_slope = np.full(width, F32(-10)), np.zeros(width, F32)
+        s_first, s_last = np.ones(width, np.int32), np.zeros(width, np.int32)
+        meets_first, meets_last = np.empty(columns, np.int32), np.empty(columns, np.int32)
+        inside_first, inside_last = np.empty(columns, np.int32), np.empty(columns, np.int32)
+        chunk_first, chunk_last = np.empty(chunks, np.int32), np.empty(chunks, np.int32)
+        surely_first, surely_last = np.empty(chunks, np.int32), np.empty(chunks, np.int32)
+        part_begin, part_end = np.empty(chunks, np.int64), np.empty(chunks, np.int64)
+        part_sure = np.empty(chunks, np.bool_)
+        # `value` is scaled by zero before its first use, which must not meet a NaN.
+        value, total, segment = np.zeros(width, F32), np.zeros(width, F32), np.zeros(width, F32)
+        near, current = np.full(width, BEYOND), np.full(width, BEYOND)
+        run_start = np.zeros(width, np.int32)
+        longest = max(shape[0], max(shape[1], shape[2]))
+        line, atom_line = np.empty(longest, F32), np.empty(longest, np.int32)
+        slot_of = np.full(len(start) - 1, np.int32(-1))
+        atom_of = np.empty(slots, np.int32)
+        run_steps = np.empty((slots, width), np.int32)
+        run_first = np.empty((slots if deep else 0, width), np.int32)
+        run_last = np.empty((slots if deep else 0, width), np.int32)
+        run_share = np.empty((slots if shared else 0, width), F32)
+        met = np.zeros(n_channels, np.uint8)
+        steps = np.empty((n_channels, width), np.int32)
+        first = np.empty((n_channels if deep else 0, width), np.int32)
+        last = np.empty((n_channels if deep else 0, width), np.int32)
+        share = np.empty((n_channels if shared else 0, width), F32)
+        row_bits = np.zeros((bits.shape[2], width), np.uint64)
+
+        for row in range(block * ROWS_PER_BLOCK, min(rows, (block + 1) * ROWS_PER_BLOCK)):
+            axis_b, axis_c = 1 if a == 0 else 0, 1 if a == 2 else 2
+            _set_up_row(
+                row, axes, signed_axis, axis_b, axis_c, shape, cone, pixel, du, dv, source, direction, pixel_depth,
+                metric, b0, c0, db, dc, step_mm, depth0,
+                s_first, s_last, meets_first, meets_last, inside_first, inside_last,
+            )  # fmt: skip
+            row_first, row_last = n_a, -1
+            for chunk in range(chunks):
+                chunk_first[chunk], chunk_last[chunk] = n_a, -1
+                surely_first[chunk], surely_last[chunk] = -1, n_a
+                for u in range(chunk * CHUNK, min(columns, (chunk + 1) * CHUNK)):
+                    chunk_first[chunk] = min(chunk_first[chunk], meets_first[u])
+                    chunk_last[chunk] = max(chunk_last[chunk], meets_last[u])
+                    surely_first[chunk] = max(surely_first[chunk], inside_first[u])
+                    surely_last[chunk] = min(surely_last[chunk], inside_last[u])
+                if (chunk + 1) * CHUNK > columns:
+                    surely_last[chunk] = -1
+                row_first, row_last = min(row_first, chunk_first[chunk]), max(row_last, chunk_last[chunk])
+            middle = (row_first + row_last) // 2
+            flat_b, flat_c = True, True
+            for u in range(columns):
+                b_mid[u], b_slope[u] = b0[u] + middle * db[u], db[u]
+                c_mid[u], c_slope[u] = c0[u] + middle * dc[u], dc[u]
+                flat_b = flat_b and b_mid[u] == b_mid[0] and b_slope[u] == b_slope[0]
+                flat_c = flat_c and c_mid[u] == c_mid[0] and c_slope[u] == c_slope[0]
+            # On a line, c is the axis along which the row of samples does not move.
+            lined = flat_b or flat_c
+            if flat_b and not flat_c:
+                axis_b, axis_c = axis_c, axis_b
+                b_mid, b_slope, c_mid, c_slope = c_mid, c_slope, b_mid, b_slope
+            stride_b, stride_c = I32(stride[axis_b]), I32(stride[axis_c])
+            n_b, n_c = I32(shape[axis_b]), I32(shape[axis_c])
+            top_b, top_c = I32(n_b - 2), I32(n_c - 2)
+            line_low, line_high = n_b - 1, I32(0)
+            for chunk in range(chunks):
+                if surely_first[chunk] > surely_last[chunk]:
+                    continue
+                for end in (F32(surely_first[chunk] - middle), F32(surely_last[chunk] - middle)):
+                    for lane in range(CHUNK):
+                        low_b, _ = _place(b_mid, b_slope, end, chunk * CHUNK + lane, top_b)
+                        line_low, line_high = min(line_low, low_b), max(line_high, low_b + I32(1))
+            # A strided line costs as many gathers as the pixels would.
+            lined = lined and (stride_b == 1 or line_high - line_low < columns)
+            # Rounding of a position between two ends may reach one voxel further.
+            line_low, line_high = max(line_low - I32(1), I32(0)), min(line_high + I32(1), n_b - I32(1))
+
+            for u in range(columns):
+                total[u], segment[u], run_start[u] = zero, zero, row_first
+                # A ray that begins inside the volume, at its source, does not enter it through a face.
+                near[u] = current[u] = OUTSIDE if s_first[u] <= 0 else BEYOND
+            used, parts, until = 0, 0, row_first - 1
+
+            for s in range(row_first, row_last + 1):
+                base = (s if forward else n_a - 1 - s) * stride_a
+                ds, step = F32(s - middle), np.int32(s)
+                keep, out = (zero, value) if shared else (one, total)
+                have_line = False
+                if s > until:
+                    parts, until = _parts(
+                        s, chunk_first, chunk_last, surely_first, surely_last, part_begin, part_end, part_sure
+                    )
+                for part in range(parts):
+                    begin, end, sure = part_begin[part], part_end[part], part_sure[part]
+                    if sure and lined:
+                        if not have_line:
+                            have_line = True
+                            low_c, fc = _place(c_mid, c_slope, ds, 0, top_c)
+                            if imaged:
+                                _line(mu, base, stride_b, stride_c, line_low, line_high, low_c, fc, line)
+                            if labelled:
+                                near_c = np.int64(low_c + (1 if fc >= F32(0.5) else 0))
+                                _atom_line(ids, words, packed, base + near_c * stride_c, stride_b,
+                                           line_low, line_high, atom_line)  # fmt: skip
+                        if imaged and labelled:
+                            _line_both(line, atom_line, top_b, b_mid, b_slope, ds, begin, end, keep, out, near)
+                        elif imaged:
+                            _line_image(line, top_b, b_mid, b_slope, ds, begin, end, keep, out)
+                        else:
+                            _line_label(atom_line, top_b, b_mid, b_slope, ds, begin, end, near)
+                    elif sure:
+                        if imaged and labelled:
+                            _inside_both(mu, words, packed, base, stride_b, stride_c, top_b, top_c,
+                                         b_mid, b_slope, c_mid, c_slope, ds, begin, end, keep, out, near)  # fmt: skip
+                        elif imaged:
+                            _inside_image(mu, base, stride_b, stride_c, top_b, top_c,
+                                          b_mid, b_slope, c_mid, c_slope, ds, begin, end, keep, out)  # fmt: skip
+                        else:
+                            _inside_label(words, packed, base, stride_b, stride_c, top_b, top_c,
+                                          b_mid, b_slope, c_mid, c_slope, ds, begin, end, near)  # fmt: skip
+                    else:
+                        if imaged:
+                            _edge_image(mu, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope, c_mid, c_slope,
+                                        ds, step, s_first, s_last, begin, end, keep, out)  # fmt: skip
+                        if labelled:
+                            _edge_label(words, packed, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope,
+                                        c_mid, c_slope, ds, step, s_first, s_last, begin, end, near)  # fmt: skip
+                    if shared:
+                        for u in range(begin, end):
+                            if near[u] == current[u]:
+                                segment[u] += value[u]
+                if not labelled:
+                    continue
+                # Pixels not visited in this slab are still where they were.
+                for at_word in range(0, width, WORD):
+                    changed = differing(near, current, at_word)
+                    while changed:
+                        u = at_word + lowest_bit(changed)
+                        changed &= changed - np.uint64(1)
+                        new, old = near[u], current[u]
+                        used = _close(
+                            old, u, run_start[u], step, used, slots, atom_of, slot_of, start, members, met, deep, shared,
+                            run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
+                        )  # fmt: skip
+                        if shared:
+                            total[u] += segment[u]
+                            segment[u] = value[u]
+                        if want_incomplete:
+                            before = flags[old] if old >= 0 else np.uint8(2 if old == OUTSIDE else 0)
+                            after = flags[new] if new >= 0 else np.uint8(2 if new == OUTSIDE else 0)
+                            if ((before & 1) and (after & 2)) or ((before & 2) and (after & 1)):
+                                incomplete[row, u] = True
+                        current[u], run_start[u] = new, step
+
+            if labelled:
+                for chunk in range(chunks):
+                    step = chunk_last[chunk] + I32(1)
+                    for u in range(chunk * CHUNK, min(columns, (chunk + 1) * CHUNK)):
+                        old = current[u]
+                        if s_first[u] > s_last[u]:
+                            continue
+                        used = _close(
+                            old, u, run_start[u], step, used, slots, atom_of, slot_of, start, members, met, deep, shared,
+                            run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
+                        )  # fmt: skip
+                        # The march ended in the body: at the array's end, unless the detector ended it before.
+                        if want_incomplete and old >= 0 and (flags[old] & 1) and s_last[u] >= n_a - 1:
+                            incomplete[row, u] = True
+                        if shared:
+                            total[u] += segment[u]
+                _fold(used, atom_of, slot_of, start, members, met, deep, shared,
+                      run_steps, run_first, run_last, run_share, steps, first, last, share)  # fmt: skip
+            if want_image:
+                for u in range(columns):
+                    if s_first[u] <= s_last[u]:
+                        image[row, u] = total[u] * F32(step_mm[u])
+
+            for ch in range(n_channels):
+                if met[ch] == 0:
+                    continue
+                met[ch] = 0
+                if want_bits:
+                    word, bit = ch // 64, np.uint64(ch % 64)
+                    for u in range(columns):
+                        row_bits[word, u] |= np.uint64(steps[ch, u] > 0) << bit
+                # A wide fan's other passes have written the rays that are not this one's.
+                if want_path:
+                    for u in range(columns):
+                        if steps[ch, u] > 0:
+                            path[ch, row, u] = F32(steps[ch, u] * step_mm[u])
+                if shared:
+                    for u in range(columns):
+                        if s_first[u] <= s_last[u]:
+                            share_out[ch, row, u] = share[ch, u] * F32(step_mm[u])
+                if want_depth:
+                    for u in range(columns):
+                        if steps[ch, u] > 0:
+                            entry[ch, row, u] = F32(depth0[u] + (first[ch, u] - 0.5) * step_mm[u])
+                            exit_[ch, row, u] = F32(depth0[u] + (last[ch, u] + 0.5) * step_mm[u])
+                if want_facts:
+                    _count(row, ch, steps[ch], first[ch], last[ch], step_mm, depth0, counts[block], sums[block])
+            if want_bits:
+                for word in range(row_bits.shape[0]):
+                    for u in range(columns):
+                        bits[row, u, word] |= row_bits[word, u]
+                        row_bits[word, u] = 0
