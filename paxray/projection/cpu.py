@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from paxray.errors import ResourceError
 from paxray.projection.channels import Channels
-from paxray.projection.cpu_kernel import ROWS_PER_BLOCK, march_rows
+from paxray.projection.cpu_rows import ROWS_PER_BLOCK, march_rows
 from paxray.projection.rays import IndexRays
 from paxray.projection.want import FACTS, Maps, Want, empty_facts, merge_facts, words_for
 

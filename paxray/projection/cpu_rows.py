@@ -3,13 +3,6 @@
 In a row the slab loop stands outside the pixel loop, which the compiler turns into vector gathers; pixels are
 taken a chunk at a time. A ray's state is a run (atom, first step): nothing but a comparison happens to it until
 the atom changes. Runs are added up per atom, and atoms into classes at the end of the row.
-
-Three ways through a slab, by what is known of a chunk's samples:
-
-* *inside*: all have their four neighbours in the lattice, which is most of them;
-* *line*: inside, and at the same place on one of the slab's two axes, as in a view along the axes of the
-  volume: two lines of voxels are blended once for all pixels of the row;
-* *edge*: anything else, with tent weights around clamped corners.
 """
 
 from __future__ import annotations
@@ -17,7 +10,24 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from paxray.projection.lanes import differing, gather, get, lowest_bit, put
+from paxray.projection.cpu_slab import (
+    BEYOND,
+    OUTSIDE,
+    TILE,
+    blend_line,
+    copy_atoms,
+    edge_image,
+    edge_label,
+    fill_tile,
+    inside_both,
+    inside_image,
+    inside_label,
+    line_both,
+    line_image,
+    line_label,
+    place,
+)
+from paxray.projection.lanes import differing, lowest_bit
 from paxray.projection.rays import POSITION_DECIMALS
 
 #: Rows that one thread handles at a time; part of the reduction's order, so never tied to the thread count.
@@ -28,8 +38,6 @@ CHUNK = 16
 WORD = 64
 #: Atoms whose runs are added up apart before they are folded into their classes.
 SLOTS = 256
-#: Instead of an atom: outside the array; or not on the ray, before its source or behind its detector.
-OUTSIDE, BEYOND = np.int32(-1), np.int32(-2)
 #: Samples this close (voxels) to the lattice's edge are not *inside*: positions are float32 in the march.
 EDGE = 1e-3
 NEVER = np.int32(2**31 - 1)
@@ -114,184 +122,6 @@ def _set_up_row(  # type: ignore[no-untyped-def]
             inside_first[u], inside_last[u] = int(in_low), int(in_high)
         else:
             inside_first[u], inside_last[u] = n_a, -1
-
-
-@njit(inline="always")
-def _corner(b_mid, b_slope, c_mid, c_slope, ds, u, top_b, top_c, stride_b, stride_c):  # type: ignore[no-untyped-def]
-    """Offset in the slab of the lower of four neighbours, and the sample's distances from it."""
-    bb = get(b_mid, u) + ds * get(b_slope, u)
-    cc = get(c_mid, u) + ds * get(c_slope, u)
-    low_b, low_c = min(max(I32(bb), I32(0)), top_b), min(max(I32(cc), I32(0)), top_c)
-    return I32(low_b * stride_b + low_c * stride_c), bb - F32(low_b), cc - F32(low_c)
-
-
-@njit(inline="always")
-def _blend(mu, base, at, fb, fc, stride_b, stride_c):  # type: ignore[no-untyped-def]
-    """Bilinear interpolation of four neighbours."""
-    x0, x1 = gather(mu, base, at), gather(mu, base + stride_c, at)
-    y0, y1 = gather(mu, base + stride_b, at), gather(mu, base + stride_b + stride_c, at)
-    x, y = x0 + fc * (x1 - x0), y0 + fc * (y1 - y0)
-    return x + fb * (y - x)
-
-
-@njit(inline="always")
-def _atom(words, packed, first_word, at):  # type: ignore[no-untyped-def]
-    """The atom at an offset: one of the two in a word, or all of it."""
-    if packed:
-        word = gather(words, first_word, I32(at >> 1))
-        return I32((word >> np.uint32((at & 1) << 4)) & np.uint32(0xFFFF))
-    return I32(gather(words, first_word, at))
-
-
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _inside_image(  # type: ignore[no-untyped-def]
-    mu, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope, ds, begin, end, keep, out
-):  # fmt: skip
-    for u in range(begin, end):
-        at, fb, fc = _corner(b_mid, b_slope, c_mid, c_slope, ds, u, top_b, top_c, stride_b, stride_c)
-        put(out, u, keep * get(out, u) + _blend(mu, base, at, fb, fc, stride_b, stride_c))
-
-
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _inside_label(  # type: ignore[no-untyped-def]
-    words, packed, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope, ds, begin, end, near
-):  # fmt: skip
-    half, zero = F32(0.5), I32(0)
-    odd = I32(base & 1) if packed else zero
-    first_word = base >> 1 if packed else base
-    for u in range(begin, end):
-        at, fb, fc = _corner(b_mid, b_slope, c_mid, c_slope, ds, u, top_b, top_c, stride_b, stride_c)
-        nearest = I32(at + (stride_b if fb >= half else zero) + (stride_c if fc >= half else zero) + odd)
-        put(near, u, _atom(words, packed, first_word, nearest))
-
-
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _inside_both(  # type: ignore[no-untyped-def]
-    mu, words, packed, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope,
-    ds, begin, end, keep, out, near,
-):  # fmt: skip
-    half, zero = F32(0.5), I32(0)
-    odd = I32(base & 1) if packed else zero
-    first_word = base >> 1 if packed else base
-    for u in range(begin, end):
-        at, fb, fc = _corner(b_mid, b_slope, c_mid, c_slope, ds, u, top_b, top_c, stride_b, stride_c)
-        put(out, u, keep * get(out, u) + _blend(mu, base, at, fb, fc, stride_b, stride_c))
-        nearest = I32(at + (stride_b if fb >= half else zero) + (stride_c if fc >= half else zero) + odd)
-        put(near, u, _atom(words, packed, first_word, nearest))
-
-
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _line(mu, base, stride_b, stride_c, low, high, low_c, fc, line):  # type: ignore[no-untyped-def]
-    """Blend the slab's two lines of voxels next to a row of samples that all lie between them."""
-    first = base + np.int64(low_c) * stride_c
-    second = first + stride_c
-    if stride_b == 1:
-        for b in range(low, high + 1):
-            x = gather(mu, first, b)
-            put(line, b, x + fc * (gather(mu, second, b) - x))
-    else:
-        for b in range(low, high + 1):
-            at = I32(I32(b) * stride_b)
-            x = gather(mu, first, at)
-            put(line, b, x + fc * (gather(mu, second, at) - x))
-
-
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _atom_line(ids, words, packed, base, stride_b, low, high, atom_line):  # type: ignore[no-untyped-def]
-    """Copy the line of atoms nearest to a row of samples."""
-    if stride_b == 1:
-        for b in range(low, high + 1):
-            put(atom_line, b, I32(gather(ids, base, b)))
-    else:
-        odd = I32(base & 1) if packed else I32(0)
-        first_word = base >> 1 if packed else base
-        for b in range(low, high + 1):
-            put(atom_line, b, _atom(words, packed, first_word, I32(I32(b) * stride_b + odd)))
-
-
-@njit(inline="always")
-def _place(b_mid, b_slope, ds, u, top_b):  # type: ignore[no-untyped-def]
-    """The lower of two neighbours on a line, and the sample's distance from it."""
-    bb = get(b_mid, u) + ds * get(b_slope, u)
-    low_b = min(max(I32(bb), I32(0)), top_b)
-    return low_b, bb - F32(low_b)
-
-
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _line_image(line, top_b, b_mid, b_slope, ds, begin, end, keep, out):  # type: ignore[no-untyped-def]
-    for u in range(begin, end):
-        low_b, fb = _place(b_mid, b_slope, ds, u, top_b)
-        x = gather(line, 0, low_b)
-        put(out, u, keep * get(out, u) + (x + fb * (gather(line, 1, low_b) - x)))
-
-
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _line_label(atom_line, top_b, b_mid, b_slope, ds, begin, end, near):  # type: ignore[no-untyped-def]
-    half = F32(0.5)
-    for u in range(begin, end):
-        low_b, fb = _place(b_mid, b_slope, ds, u, top_b)
-        put(near, u, gather(atom_line, 0, I32(low_b + (I32(1) if fb >= half else I32(0)))))
-
-
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _line_both(  # type: ignore[no-untyped-def]
-    line, atom_line, top_b, b_mid, b_slope, ds, begin, end, keep, out, near
-):  # fmt: skip
-    half = F32(0.5)
-    for u in range(begin, end):
-        low_b, fb = _place(b_mid, b_slope, ds, u, top_b)
-        x = gather(line, 0, low_b)
-        put(out, u, keep * get(out, u) + (x + fb * (gather(line, 1, low_b) - x)))
-        put(near, u, gather(atom_line, 0, I32(low_b + (I32(1) if fb >= half else I32(0)))))
-
-
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _edge_image(  # type: ignore[no-untyped-def]
-    mu, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope, c_mid, c_slope,
-    ds, step, s_first, s_last, begin, end, keep, out,
-):  # fmt: skip
-    """Interpolated attenuation of pixels wherever they are: zero outside the lattice and off the ray."""
-    one, zero = F32(1), F32(0)
-    top_b, top_c = F32(n_b - 2), F32(n_c - 2)
-    for u in range(begin, end):
-        bb = get(b_mid, u) + ds * get(b_slope, u)
-        cc = get(c_mid, u) + ds * get(c_slope, u)
-        low_b = min(max(np.floor(bb), zero), top_b)
-        low_c = min(max(np.floor(cc), zero), top_c)
-        # Tent weights around clamped corners: zero outside the lattice, without a branch.
-        b_low, b_high = max(zero, one - abs(bb - low_b)), max(zero, one - abs(bb - low_b - one))
-        c_low, c_high = max(zero, one - abs(cc - low_c)), max(zero, one - abs(cc - low_c - one))
-        at = I32(I32(low_b) * stride_b + I32(low_c) * stride_c)
-        found = b_low * (c_low * gather(mu, base, at) + c_high * gather(mu, base + stride_c, at)) + b_high * (
-            c_low * gather(mu, base + stride_b, at) + c_high * gather(mu, base + stride_b + stride_c, at)
-        )
-        between = (get(s_first, u) <= step) & (step <= get(s_last, u))
-        put(out, u, keep * get(out, u) + (found if between else zero))
-
-
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _edge_label(  # type: ignore[no-untyped-def]
-    words, packed, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope, c_mid, c_slope,
-    ds, step, s_first, s_last, begin, end, near,
-):  # fmt: skip
-    """Nearest atom of pixels wherever they are; or `OUTSIDE` or `BEYOND`."""
-    one, zero, half = F32(1), F32(0), F32(0.5)
-    edge_b, edge_c = F32(n_b), F32(n_c)
-    odd = I32(base & 1) if packed else I32(0)
-    first_word = base >> 1 if packed else base
-    for u in range(begin, end):
-        bb = get(b_mid, u) + ds * get(b_slope, u)
-        cc = get(c_mid, u) + ds * get(c_slope, u)
-        # Not floor(x + 1/2): the sum may round up to the next voxel.
-        low_b, low_c = np.floor(bb), np.floor(cc)
-        bb = low_b + (one if bb - low_b >= half else zero)
-        cc = low_c + (one if cc - low_c >= half else zero)
-        inside = (bb >= zero) & (bb < edge_b) & (cc >= zero) & (cc < edge_c)
-        between = (get(s_first, u) <= step) & (step <= get(s_last, u))
-        in_b = min(max(bb, zero), edge_b - one)
-        in_c = min(max(cc, zero), edge_c - one)
-        atom = _atom(words, packed, first_word, I32(I32(in_b) * stride_b + I32(in_c) * stride_c + odd))
-        put(near, u, (atom if inside else OUTSIDE) if between else BEYOND)
 
 
 @njit(cache=True, error_model="numpy")
@@ -451,7 +281,8 @@ def march_rows(  # type: ignore[no-untyped-def]
         near, current = np.full(width, BEYOND), np.full(width, BEYOND)
         run_start = np.zeros(width, np.int32)
         longest = max(shape[0], max(shape[1], shape[2]))
-        line, atom_line = np.empty(longest, F32), np.empty(longest, np.int32)
+        line, atom_line = np.empty(longest * TILE, F32), np.empty(longest * TILE, np.int32)
+        tile_fc = np.empty(TILE, F32)
         slot_of = np.full(len(start) - 1, np.int32(-1))
         atom_of = np.empty(slots, np.int32)
         run_steps = np.empty((slots, width), np.int32)
@@ -505,10 +336,11 @@ def march_rows(  # type: ignore[no-untyped-def]
                     continue
                 for end in (F32(surely_first[chunk] - middle), F32(surely_last[chunk] - middle)):
                     for lane in range(CHUNK):
-                        low_b, _ = _place(b_mid, b_slope, end, chunk * CHUNK + lane, top_b)
+                        low_b, _ = place(b_mid, b_slope, end, chunk * CHUNK + lane, top_b)
                         line_low, line_high = min(line_low, low_b), max(line_high, low_b + I32(1))
-            # A strided line costs as many gathers as the pixels would.
-            lined = lined and (stride_b == 1 or line_high - line_low < columns)
+            # A strided line costs as many gathers as the pixels would, unless slabs are taken together.
+            tiled = stride_a == 1
+            lined = lined and (tiled or stride_b == 1 or line_high - line_low < columns)
             # Rounding of a position between two ends may reach one voxel further.
             line_low, line_high = max(line_low - I32(1), I32(0)), min(line_high + I32(1), n_b - I32(1))
 
@@ -516,13 +348,13 @@ def march_rows(  # type: ignore[no-untyped-def]
                 total[u], segment[u], run_start[u] = zero, zero, row_first
                 # A ray that begins inside the volume, at its source, does not enter it through a face.
                 near[u] = current[u] = OUTSIDE if s_first[u] <= 0 else BEYOND
-            used, parts, until = 0, 0, row_first - 1
+            used, parts, until, have_line = 0, 0, row_first - 1, -1
 
             for s in range(row_first, row_last + 1):
-                base = (s if forward else n_a - 1 - s) * stride_a
+                n = s if forward else n_a - 1 - s
+                base = n * stride_a
                 ds, step = F32(s - middle), np.int32(s)
                 keep, out = (zero, value) if shared else (one, total)
-                have_line = False
                 if s > until:
                     parts, until = _parts(
                         s, chunk_first, chunk_last, surely_first, surely_last, part_begin, part_end, part_sure
@@ -530,37 +362,54 @@ def march_rows(  # type: ignore[no-untyped-def]
                 for part in range(parts):
                     begin, end, sure = part_begin[part], part_end[part], part_sure[part]
                     if sure and lined:
-                        if not have_line:
-                            have_line = True
-                            low_c, fc = _place(c_mid, c_slope, ds, 0, top_c)
+                        at_line = (n % TILE) * n_b if tiled else np.int64(0)
+                        if tiled and n // TILE != have_line:
+                            have_line = n // TILE
+                            fill_tile(mu, ids, n, forward, n_a, middle, stride_b, stride_c, n_b, top_c, c_mid, c_slope,
+                                       line_low, line_high, imaged, labelled, tile_fc, line, atom_line)  # fmt: skip
+                        elif not tiled and n != have_line:
+                            have_line = n
+                            low_c, fc = place(c_mid, c_slope, ds, 0, top_c)
+                            first_voxel = base + np.int64(low_c) * stride_c
                             if imaged:
-                                _line(mu, base, stride_b, stride_c, line_low, line_high, low_c, fc, line)
+                                blend_line(
+                                    mu,
+                                    first_voxel,
+                                    stride_b,
+                                    np.int64(stride_c),
+                                    line_low,
+                                    line_high,
+                                    fc,
+                                    line,
+                                )
                             if labelled:
-                                near_c = np.int64(low_c + (1 if fc >= F32(0.5) else 0))
-                                _atom_line(ids, words, packed, base + near_c * stride_c, stride_b,
-                                           line_low, line_high, atom_line)  # fmt: skip
+                                first_voxel += stride_c if fc >= F32(0.5) else 0
+                                copy_atoms(
+                                    ids, words, packed, first_voxel, stride_b, line_low, line_high, atom_line
+                                )
                         if imaged and labelled:
-                            _line_both(line, atom_line, top_b, b_mid, b_slope, ds, begin, end, keep, out, near)
+                            line_both(line, atom_line, at_line, top_b, b_mid, b_slope,
+                                       ds, begin, end, keep, out, near)  # fmt: skip
                         elif imaged:
-                            _line_image(line, top_b, b_mid, b_slope, ds, begin, end, keep, out)
+                            line_image(line, at_line, top_b, b_mid, b_slope, ds, begin, end, keep, out)
                         else:
-                            _line_label(atom_line, top_b, b_mid, b_slope, ds, begin, end, near)
+                            line_label(atom_line, at_line, top_b, b_mid, b_slope, ds, begin, end, near)
                     elif sure:
                         if imaged and labelled:
-                            _inside_both(mu, words, packed, base, stride_b, stride_c, top_b, top_c,
+                            inside_both(mu, words, packed, base, stride_b, stride_c, top_b, top_c,
                                          b_mid, b_slope, c_mid, c_slope, ds, begin, end, keep, out, near)  # fmt: skip
                         elif imaged:
-                            _inside_image(mu, base, stride_b, stride_c, top_b, top_c,
+                            inside_image(mu, base, stride_b, stride_c, top_b, top_c,
                                           b_mid, b_slope, c_mid, c_slope, ds, begin, end, keep, out)  # fmt: skip
                         else:
-                            _inside_label(words, packed, base, stride_b, stride_c, top_b, top_c,
+                            inside_label(words, packed, base, stride_b, stride_c, top_b, top_c,
                                           b_mid, b_slope, c_mid, c_slope, ds, begin, end, near)  # fmt: skip
                     else:
                         if imaged:
-                            _edge_image(mu, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope, c_mid, c_slope,
+                            edge_image(mu, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope, c_mid, c_slope,
                                         ds, step, s_first, s_last, begin, end, keep, out)  # fmt: skip
                         if labelled:
-                            _edge_label(words, packed, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope,
+                            edge_label(words, packed, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope,
                                         c_mid, c_slope, ds, step, s_first, s_last, begin, end, near)  # fmt: skip
                     if shared:
                         for u in range(begin, end):
@@ -576,8 +425,8 @@ def march_rows(  # type: ignore[no-untyped-def]
                         changed &= changed - np.uint64(1)
                         new, old = near[u], current[u]
                         used = _close(
-                            old, u, run_start[u], step, used, slots, atom_of, slot_of, start, members, met, deep, shared,
-                            run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
+                            old, u, run_start[u], step, used, slots, atom_of, slot_of, start, members, met,
+                            deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
                         )  # fmt: skip
                         if shared:
                             total[u] += segment[u]
@@ -597,8 +446,8 @@ def march_rows(  # type: ignore[no-untyped-def]
                         if s_first[u] > s_last[u]:
                             continue
                         used = _close(
-                            old, u, run_start[u], step, used, slots, atom_of, slot_of, start, members, met, deep, shared,
-                            run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
+                            old, u, run_start[u], step, used, slots, atom_of, slot_of, start, members, met,
+                            deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
                         )  # fmt: skip
                         # The march ended in the body: at the array's end, unless the detector ended it before.
                         if want_incomplete and old >= 0 and (flags[old] & 1) and s_last[u] >= n_a - 1:
@@ -635,7 +484,9 @@ def march_rows(  # type: ignore[no-untyped-def]
                             entry[ch, row, u] = F32(depth0[u] + (first[ch, u] - 0.5) * step_mm[u])
                             exit_[ch, row, u] = F32(depth0[u] + (last[ch, u] + 0.5) * step_mm[u])
                 if want_facts:
-                    _count(row, ch, steps[ch], first[ch], last[ch], step_mm, depth0, counts[block], sums[block])
+                    _count(
+                        row, ch, steps[ch], first[ch], last[ch], step_mm, depth0, counts[block], sums[block]
+                    )
             if want_bits:
                 for word in range(row_bits.shape[0]):
                     for u in range(columns):
