@@ -85,10 +85,20 @@ def unlike(typingctx, array, at, back):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def lowest(typingctx, bits):  # type: ignore[no-untyped-def]
-    """Number of the lowest set bit of a 32-bit word that is not zero."""
+    """Number of the lowest set bit of a 32-bit word; 32 where none is set."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        found = builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+        found = builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
         return builder.zext(found, ir.IntType(64))
+
+    return types.int64(types.uint32), codegen
+
+
+@intrinsic
+def ones(typingctx, bits):  # type: ignore[no-untyped-def]
+    """How many bits of a 32-bit word are set."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.zext(builder.ctpop(args[0]), ir.IntType(64))
 
     return types.int64(types.uint32), codegen

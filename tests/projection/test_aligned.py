@@ -13,7 +13,7 @@ from parity import assert_same
 from scenes import affine_of, orientations, random_scene, relaid, rotation
 
 from paxray.anatomy.labels import LabelVolume
-from paxray.io.volume import Volume
+from paxray.io.volume import Grid, Volume
 from paxray.projection import aligned
 from paxray.projection.pose import Pose, Setup, place
 from paxray.projection.project import Projection, project
@@ -57,6 +57,22 @@ def looking_along(
         v=v / np.linalg.norm(v),
         pitch_mm=pitch_mm,
         size=size,
+    )
+
+
+def on_columns(grid: Grid, axis: int) -> View:
+    """One pixel on each column of voxels along an axis of an upright grid; rows and columns ascend with the indices."""
+    b, c = (x for x in range(3) if x != axis)
+    return View(
+        name="own",
+        beam="parallel",
+        source_mm=grid.to_world([0, 0, 0]),
+        direction=np.eye(3)[axis],
+        center_mm=grid.center_mm,
+        u=np.eye(3)[b],
+        v=np.eye(3)[c],
+        pitch_mm=(grid.spacing_mm[b], grid.spacing_mm[c]),
+        size=(grid.shape[2 - c], grid.shape[2 - b]),
     )
 
 
@@ -204,16 +220,12 @@ def test_many_classes_and_wide_atoms(axis: int, dtype: type[np.unsignedinteger])
     names = tuple(f"c{n}" for n in range(130))
     labels = LabelVolume(ids, membership, names, affine, dict.fromkeys(names, "present"))  # type: ignore[arg-type]
     mu = Volume(rng.random(shape, dtype=np.float32), affine)
-    other = [shape[2 - x] for x in range(3) if x != axis]
-    view = looking_along(affine, shape, axis, 1, size=(other[1], other[0]), shift_mm=(0.25, 0.25))
+    view = on_columns(mu.grid, axis)
     assert taken(mu, view)
     found = project(mu, labels, view, ["presence", "path"], device="cpu")
-    steps = membership[ids].sum(axis=2 - axis)
-    # Both orders and flips of the detector's axes lead to the same histogram of lengths.
+    np.testing.assert_array_equal(found.path_mm, np.moveaxis(membership[ids].sum(axis=2 - axis), -1, 0))
     for c, name in enumerate(names):
-        lengths = np.asarray(found.path_mm)[c]
-        np.testing.assert_array_equal(np.sort(lengths, axis=None), np.sort(steps[..., c], axis=None))
-        np.testing.assert_array_equal(found.mask(name), lengths > 0)
+        np.testing.assert_array_equal(found.mask(name), np.asarray(found.path_mm)[c] > 0)
 
 
 def test_a_sum_over_an_axis() -> None:
@@ -222,21 +234,10 @@ def test_a_sum_over_an_axis() -> None:
         rng = np.random.default_rng(1)
         mu = Volume(rng.random(shape, dtype=np.float32), affine_of((1, 1, 1), shape))
         axis = 2 - int(np.argmax(shape))
-        b, c = (x for x in range(3) if x != axis)
-        view = View(
-            name="own",
-            beam="parallel",
-            source_mm=np.array(mu.grid.to_world([0, 0, 0])),
-            direction=np.eye(3)[axis],
-            center_mm=mu.grid.center_mm,
-            u=np.eye(3)[b],
-            v=np.eye(3)[c],
-            pitch_mm=(1, 1),
-            size=(shape[2 - c], shape[2 - b]),
-        )
+        view = on_columns(mu.grid, axis)
         assert taken(mu, view, ("image",))
         image = np.asarray(project(mu, None, view, ["image"], device="cpu").image)
-        np.testing.assert_allclose(image, mu.array.sum(axis=2 - axis, dtype=np.float64), rtol=3e-6)
+        np.testing.assert_allclose(image, mu.array.sum(axis=2 - axis, dtype=np.float64), rtol=2e-6)
 
 
 def test_incomplete_where_the_body_meets_padding() -> None:
