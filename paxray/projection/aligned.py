@@ -20,7 +20,7 @@ from paxray.projection.rays import POSITION_DECIMALS, IndexRays
 from paxray.projection.want import NO_PIXEL, Maps, Want, empty_facts, words_for
 
 #: Columns of voxels that may be followed for each pixel. Where the detector is coarser, most are followed in vain.
-MOST_COLUMNS_PER_PIXEL = 16
+MOST_COLUMNS_PER_PIXEL = 32
 #: Voxels that lie together in memory in each slab of a tile, at least: enough for the processor to fetch ahead.
 VOXELS_TOGETHER = 2048
 _ROUND = 10.0**POSITION_DECIMALS
