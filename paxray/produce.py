@@ -43,7 +43,7 @@ STAGE_VERSIONS = {
     "body": 1,
     "anatomy": 1,
     "physics": 1,
-    "projection": 1,
+    "projection": 2,
     "radiography": 1,
     "rows": 1,
 }

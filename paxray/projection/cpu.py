@@ -15,6 +15,7 @@ from numba import config as numba_config
 from numpy.typing import NDArray
 
 from paxray.errors import ResourceError
+from paxray.projection import aligned
 from paxray.projection.channels import Channels
 from paxray.projection.cpu_rows import ROWS_PER_BLOCK, march_rows
 from paxray.projection.rays import IndexRays
@@ -76,7 +77,11 @@ def march(
         if threads is not None:
             numba.set_num_threads(max(1, min(threads, _most_threads())))
         try:
-            for axis in sorted({int(a) for a in np.unique(axes)}):
+            passes = sorted({int(a) for a in np.unique(axes)})
+            if aligned.applies(rays, axes, mu.shape, want):
+                facts.append(aligned.fill(mu, atoms, channels, flags, rays, axes, maps, bits, incomplete))
+                passes = []
+            for axis in passes:
                 if want.facts:
                     counts = np.zeros((blocks, count, 7), np.int64)
                     sums = np.zeros((blocks, count, 4), np.float64)

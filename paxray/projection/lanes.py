@@ -98,3 +98,43 @@ def lowest_bit(typingctx, word):  # type: ignore[no-untyped-def]
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(word), codegen
+
+
+@intrinsic
+def unlike(typingctx, array, at, back):  # type: ignore[no-untyped-def]
+    """Bit n of 32: whether ``array[at + n]`` differs from ``array[at + n - back]``, both in a flat array."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        _, at, back = args
+        item = context.get_data_type(signature.args[0].dtype)
+        data = _data(context, builder, signature.args[0], args[0])
+
+        def lanes(place):  # type: ignore[no-untyped-def]
+            pointer = builder.bitcast(builder.gep(data, [place]), ir.VectorType(item, 32).as_pointer())
+            return builder.load(pointer, align=item.width // 8)
+
+        differs = builder.icmp_unsigned("!=", lanes(at), lanes(builder.sub(at, back)))
+        return builder.bitcast(differs, ir.IntType(32))
+
+    return types.uint32(array, types.int64, types.int64), codegen
+
+
+@intrinsic
+def lowest(typingctx, bits):  # type: ignore[no-untyped-def]
+    """Number of the lowest set bit of a 32-bit word; 32 where none is set."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        found = builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+        return builder.zext(found, ir.IntType(64))
+
+    return types.int64(types.uint32), codegen
+
+
+@intrinsic
+def ones(typingctx, bits):  # type: ignore[no-untyped-def]
+    """How many bits of a 32-bit word are set."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.zext(builder.ctpop(args[0]), ir.IntType(64))
+
+    return types.int64(types.uint32), codegen

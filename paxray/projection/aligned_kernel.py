@@ -1,0 +1,342 @@
+"""What `aligned` compiles: runs of atoms and sums of attenuation along columns of voxels, and pixels that read them.
+
+Small arrays are passed to few functions and these are called for whole tiles: numba hands each array over as a
+handful of values, which costs more than the work on a voxel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from paxray.projection.lanes import gather, get, lowest, ones, put, unlike
+from paxray.projection.rays import POSITION_DECIMALS
+from paxray.projection.want import BODY, PADDING
+
+#: Floats that a sum along contiguous memory keeps apart.
+SUM_LANES = 64
+#: Runs of atoms found before they are credited.
+RUNS_HELD = 1024
+_ROUND = 10.0**POSITION_DECIMALS
+_BODY, _PADDING = np.uint8(BODY), np.uint8(PADDING)
+
+F32 = np.float32
+
+
+@njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
+def follow_columns(  # type: ignore[no-untyped-def]
+    mu, atoms, counted, origin, strides, lines_per_tile, step_mm, mirror, b_of, c_of, depth_of, edge_b, edge_c, size,
+    start, members, atom_bits, flags, n_channels, labelled,
+    image, bits, path, entry, exit_, incomplete, counts, sums,
+):  # fmt: skip
+    """Follow a box of columns of voxels, and give each pixel what its column met.
+
+    `counted` is the number of slabs, of columns in a line and of lines, `origin` the place in memory of the box's
+    first voxel, `strides` the way to the next slab, column and line. A pixel ``(row, u)`` lies at
+    ``b_of[0] + u b_of[1] + row b_of[2]`` in a line, counted from the box, likewise `c_of` among the lines; `depth_of`
+    is the depth of its first sample in mm. Columns from `edge_b[0]` to below `edge_b[1]` exist.
+    """
+    rows, columns = size
+    n_a, width, lines = counted
+    stride_a, stride_b, stride_c = strides
+    want_image, deep = image.size > 0, entry.size > 0 or counts.size > 0
+    measured = path.size > 0 or deep
+
+    # Which column of the box each pixel is nearest to, and the pixels of each column together.
+    column_of = np.empty((rows if labelled else 0, columns), np.int32)
+    for row in prange(column_of.shape[0]):
+        for u in range(columns):
+            near_b = np.floor(_rounded(b_of[0] + u * b_of[1] + row * b_of[2]) + 0.5)
+            near_c = np.floor(_rounded(c_of[0] + u * c_of[1] + row * c_of[2]) + 0.5)
+            inside = (
+                (near_b >= edge_b[0]) & (near_b < edge_b[1]) & (near_c >= edge_c[0]) & (near_c < edge_c[1])
+            )
+            column_of[row, u] = np.int32(near_c * width + near_b) if inside else np.int32(-1)
+    pixels_from, row_of, u_of = _by_column(column_of, width * lines if labelled else 0)
+
+    # Framed by zeros, in which attenuation beyond the outermost columns ends.
+    column_sums = np.zeros((lines + 3 if want_image else 0, width + 3))
+    for tile in prange((lines + lines_per_tile - 1) // lines_per_tile):
+        first_line = tile * lines_per_tile
+        last_line = min(lines, first_line + lines_per_tile)
+        base = origin + first_line * stride_c
+        if want_image:
+            totals = column_sums[first_line + 1 : last_line + 1, 1 : width + 1]
+            if stride_a == 1:
+                _sum_along(mu, base, n_a, stride_b, totals[0])
+            else:
+                _sum_across(mu, base, n_a, stride_a, stride_c, totals)
+        if not labelled:
+            continue
+        # The pixels of column x of this tile: mine[x] to mine[x + 1].
+        mine = pixels_from[first_line * width : last_line * width + 1]
+        if mine[0] == mine[-1]:
+            continue
+        n_columns = mine.size - 1
+        lowest_column, highest_column = np.full(n_channels, n_columns), np.full(n_channels, -1)
+        steps = np.empty((n_channels if measured else 0, n_columns), np.int32)
+        first = np.empty((n_channels if deep else 0, n_columns), np.int32)
+        last = np.empty((n_channels if deep else 0, n_columns), np.int32)
+        cut = np.zeros(n_columns if incomplete.size > 0 else 0, np.bool_)
+        found_bits = np.zeros((n_columns, atom_bits.shape[1]), np.uint64)
+        _runs(atoms, base, n_a, width, stride_a, stride_b, stride_c, mine, start, members, atom_bits, flags,
+              lowest_column, highest_column, steps, first, last, cut, found_bits)  # fmt: skip
+        for x in range(n_columns if bits.size > 0 or incomplete.size > 0 else 0):
+            for n in range(mine[x], mine[x + 1]):
+                row, u = row_of[n], u_of[n]
+                for word in range(bits.shape[2]):
+                    bits[row, u, word] = found_bits[x, word]
+                if incomplete.size > 0:
+                    incomplete[row, u] = cut[x]
+        if measured:
+            _spread(mine, row_of, u_of, lowest_column, highest_column, steps, first, last, step_mm, mirror, depth_of,
+                    path, entry, exit_, counts[tile : tile + 1], sums[tile : tile + 1])  # fmt: skip
+
+    if want_image:
+        for row in prange(rows):
+            for u in range(columns):
+                at_b = min(max(_rounded(b_of[0] + u * b_of[1] + row * b_of[2]), -1.0), np.float64(width))
+                at_c = min(max(_rounded(c_of[0] + u * c_of[1] + row * c_of[2]), -1.0), np.float64(lines))
+                low_b, low_c = np.floor(at_b), np.floor(at_c)
+                b, c, high_b, high_c = int(low_b) + 1, int(low_c) + 1, at_b - low_b, at_c - low_c
+                lower = (1.0 - high_b) * column_sums[c, b] + high_b * column_sums[c, b + 1]
+                upper = (1.0 - high_b) * column_sums[c + 1, b] + high_b * column_sums[c + 1, b + 1]
+                image[row, u] = F32(((1.0 - high_c) * lower + high_c * upper) * step_mm)
+
+
+@njit(inline="always")
+def _rounded(at):  # type: ignore[no-untyped-def]
+    return np.rint(at * _ROUND) / _ROUND
+
+
+@njit(cache=True)
+def _by_column(column_of, n_columns):  # type: ignore[no-untyped-def]
+    """Rows and columns of the pixels nearest to column x, in order: from `pixels_from[x]` to `pixels_from[x + 1]`."""
+    pixels_from = np.zeros(n_columns + 1, np.int32)
+    for x in column_of.reshape(-1):
+        if x >= 0:
+            pixels_from[x] += 1
+    total = 0
+    for x in range(n_columns + 1):
+        total += pixels_from[x]
+        pixels_from[x] = total
+    # Filled from behind, the end of each column's pixels becomes their beginning.
+    row_of, u_of = np.empty(total, np.int32), np.empty(total, np.int32)
+    for row in range(column_of.shape[0] - 1, -1, -1):
+        for u in range(column_of.shape[1] - 1, -1, -1):
+            x = column_of[row, u]
+            if x >= 0:
+                pixels_from[x] -= 1
+                row_of[pixels_from[x]], u_of[pixels_from[x]] = row, u
+    return pixels_from, row_of, u_of
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _sum_across(mu, base, n_a, stride_a, stride_c, totals):  # type: ignore[no-untyped-def]
+    """Add all slabs to ``totals[line, column]``, where columns lie side by side in memory."""
+    lines, width = totals.shape
+    whole = n_a - n_a % 8
+    for s in range(0, whole, 8):
+        for line in range(lines):
+            at = base + line * stride_c + s * stride_a
+            total = totals[line]
+            for b in range(width):
+                even = (gather(mu, at, b) + gather(mu, at + stride_a, b)) + (
+                    gather(mu, at + 2 * stride_a, b) + gather(mu, at + 3 * stride_a, b)
+                )
+                odd = (gather(mu, at + 4 * stride_a, b) + gather(mu, at + 5 * stride_a, b)) + (
+                    gather(mu, at + 6 * stride_a, b) + gather(mu, at + 7 * stride_a, b)
+                )
+                put(total, b, get(total, b) + np.float64(even + odd))
+    for s in range(whole, n_a):
+        for line in range(lines):
+            at = base + line * stride_c + s * stride_a
+            for b in range(width):
+                totals[line, b] += mu[at + b]
+
+
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _sum_along(mu, base, n_a, stride_b, totals):  # type: ignore[no-untyped-def]
+    """Sums of one line's columns, each of which lies in one piece of memory."""
+    apart = np.empty(SUM_LANES, F32)
+    whole = n_a - n_a % SUM_LANES
+    for b in range(totals.size):
+        at = base + b * stride_b
+        apart[:] = 0
+        for s in range(0, whole, SUM_LANES):
+            for lane in range(SUM_LANES):
+                put(apart, lane, get(apart, lane) + gather(mu, at + s, lane))
+        for lane in range(SUM_LANES // 2):
+            apart[lane] += apart[lane + SUM_LANES // 2]
+        for lane in range(SUM_LANES // 4):
+            apart[lane] += apart[lane + SUM_LANES // 4]
+        total = 0.0
+        for lane in range(SUM_LANES // 4):
+            total += apart[lane]
+        for s in range(whole, n_a):
+            total += mu[at + s]
+        totals[b] = total
+
+
+@njit(cache=True, error_model="numpy")
+def _credit(  # type: ignore[no-untyped-def]
+    held, at_column, of_atom, begins, ends, start, members, atom_bits,
+    lowest_column, highest_column, steps, first, last, found_bits,
+):  # fmt: skip
+    """Add runs to what the columns meet; a channel's rows are cleared when a tile first meets it."""
+    measured, deep = steps.size > 0, last.size > 0
+    for run in range(held):
+        column, atom = at_column[run], of_atom[run]
+        for word in range(atom_bits.shape[1]):
+            found_bits[column, word] |= atom_bits[atom, word]
+        if not measured:
+            continue
+        begin, end = begins[run], ends[run]
+        for m in range(start[atom], start[atom + 1]):
+            channel = members[m]
+            if highest_column[channel] < 0:
+                for x in range(steps.shape[1]):
+                    steps[channel, x] = 0
+            lowest_column[channel] = min(lowest_column[channel], column)
+            highest_column[channel] = max(highest_column[channel], column)
+            if deep:
+                if steps[channel, column] == 0:
+                    first[channel, column] = begin
+                last[channel, column] = end
+            steps[channel, column] += end - begin + 1
+
+
+@njit(cache=True, error_model="numpy")
+def _runs(  # type: ignore[no-untyped-def]
+    atoms, base, n_a, width, stride_a, stride_b, stride_c, mine, start, members, atom_bits, flags,
+    lowest_column, highest_column, steps, first, last, cut, found_bits,
+):  # fmt: skip
+    """Find the runs of equal atoms in each column of a tile and credit them, slab 0 first.
+
+    Written without branches that depend on where structures lie: the processor cannot foresee those. Runs are
+    handed on many at a time, for a call costs more than a run.
+    """
+    # Voxels are compared 32 side by side in memory: along the columns where these lie in one piece, else across.
+    along = stride_a == 1
+    outer, inner = (width, n_a) if along else (n_a, width)
+    outer_stride, back = (stride_b, np.int64(1)) if along else (stride_a, stride_a)
+    lines = (mine.size - 1) // width
+    differs = np.zeros(inner // 32 + 2, np.uint32)
+    differs_at = np.zeros(inner // 32 + 2, np.int64)
+    change_at = np.empty(inner + 4, np.int64)
+    run_start = np.zeros(lines * width, np.int32)
+    room = RUNS_HELD + inner
+    at_column, of_atom = np.empty(room, np.int32), np.empty(room, np.int32)
+    begins, ends = np.empty(room, np.int32), np.empty(room, np.int32)
+    held = 0
+    for slow in range(0 if along else 1, outer):
+        for line in range(lines):
+            row = base + line * stride_c + slow * outer_stride
+            words = 0
+            for fast in range(1 if along else 0, inner, 32):
+                lanes, at = inner - fast, row + fast
+                if lanes >= 32:
+                    differ = unlike(atoms, at, back)
+                elif at + lanes - 32 >= back:
+                    differ = unlike(atoms, at + lanes - 32, back) >> np.uint32(32 - lanes)
+                else:
+                    differ = np.uint32(0)
+                    for lane in range(lanes):
+                        if atoms[at + lane] != atoms[at + lane - back]:
+                            differ |= np.uint32(1) << np.uint32(lane)
+                differs[words], differs_at[words] = differ, fast
+                words += differ != 0
+            # Most words that are not zero have few bits: four are written whether there or not.
+            changes = 0
+            for word in range(words):
+                differ, fast = differs[word], differs_at[word]
+                end = changes + ones(differ)
+                while True:
+                    for n in range(4):
+                        change_at[changes + n] = fast + lowest(differ)
+                        differ &= differ - np.uint32(1)
+                    changes += 4
+                    if changes >= end:
+                        break
+                changes = end
+            for change in range(changes):
+                fast = change_at[change]
+                s = fast if along else slow
+                column = line * width + (slow if along else fast)
+                old = np.int64(atoms[row + fast - back])
+                at_column[held], of_atom[held], begins[held], ends[held] = (
+                    column,
+                    old,
+                    run_start[column],
+                    s - 1,
+                )
+                run_start[column] = s
+                held += (start[old + 1] > start[old]) & (mine[column + 1] > mine[column])
+                if cut.size > 0:
+                    before, after = flags[old], flags[np.int64(atoms[row + fast])]
+                    leaves = (before & _BODY > 0) & (after & _PADDING > 0)
+                    cut[column] |= leaves | (before & _PADDING > 0) & (after & _BODY > 0)
+            if held >= RUNS_HELD:
+                _credit(held, at_column, of_atom, begins, ends, start, members, atom_bits,
+                        lowest_column, highest_column, steps, first, last, found_bits)  # fmt: skip
+                held = 0
+    for line in range(lines):
+        for b in range(width):
+            column = line * width + b
+            low = base + line * stride_c + b * stride_b
+            old = np.int64(atoms[low + (n_a - 1) * stride_a])
+            at_column[held], of_atom[held], begins[held], ends[held] = column, old, run_start[column], n_a - 1
+            held += (start[old + 1] > start[old]) & (mine[column + 1] > mine[column])
+            # The array's faces end the scan.
+            if cut.size > 0:
+                cut[column] |= (flags[np.int64(atoms[low])] | flags[old]) & _BODY > 0
+            if held >= RUNS_HELD:
+                _credit(held, at_column, of_atom, begins, ends, start, members, atom_bits,
+                        lowest_column, highest_column, steps, first, last, found_bits)  # fmt: skip
+                held = 0
+    _credit(held, at_column, of_atom, begins, ends, start, members, atom_bits,
+            lowest_column, highest_column, steps, first, last, found_bits)  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
+def _spread(  # type: ignore[no-untyped-def]
+    mine, row_of, u_of, lowest_column, highest_column, steps, first, last, step_mm, mirror, depth_of,
+    path, entry, exit_, counts, sums,
+):  # fmt: skip
+    """Give each of a tile's pixels what its column met; `mirror` is the number of slabs if rays run against them."""
+    deep = last.size > 0
+    for channel in range(steps.shape[0]):
+        for column in range(lowest_column[channel], highest_column[channel] + 1):
+            met = steps[channel, column]
+            if met == 0:
+                continue
+            length = met * step_mm
+            for n in range(mine[column], mine[column + 1]):
+                row, u = row_of[n], u_of[n]
+                if path.size > 0:
+                    path[channel, row, u] = F32(length)
+                if not deep:
+                    continue
+                enters, leaves = first[channel, column], last[channel, column]
+                if mirror > 0:
+                    enters, leaves = mirror - 1 - leaves, mirror - 1 - enters
+                depth0 = depth_of[0] + u * depth_of[1] + row * depth_of[2]
+                begins, ends = depth0 + (enters - 0.5) * step_mm, depth0 + (leaves + 0.5) * step_mm
+                if entry.size > 0:
+                    entry[channel, row, u], exit_[channel, row, u] = F32(begins), F32(ends)
+                if counts.size == 0:
+                    continue
+                if counts[0, channel, 0] == 0:
+                    counts[0, channel, 1], counts[0, channel, 2] = u, u
+                    counts[0, channel, 3], counts[0, channel, 4] = row, row
+                counts[0, channel, 0] += 1
+                counts[0, channel, 1] = min(counts[0, channel, 1], u)
+                counts[0, channel, 2] = max(counts[0, channel, 2], u)
+                counts[0, channel, 3] = min(counts[0, channel, 3], row)
+                counts[0, channel, 4] = max(counts[0, channel, 4], row)
+                counts[0, channel, 5] += u
+                counts[0, channel, 6] += row
+                sums[0, channel, 0] += length
+                sums[0, channel, 1] = max(sums[0, channel, 1], length)
+                sums[0, channel, 2] += begins
+                sums[0, channel, 3] += ends
