@@ -7,8 +7,6 @@ each ray is a run (atom, first step); classes are touched only where the atom ch
 
 from __future__ import annotations
 
-import threading
-
 import numba
 import numpy as np
 from numba import config as numba_config
@@ -19,6 +17,7 @@ from paxray.errors import ResourceError
 from paxray.projection.channels import Channels
 from paxray.projection.lanes import gather, get, put
 from paxray.projection.rays import POSITION_DECIMALS, IndexRays
+from paxray.projection.threads import one_at_a_time
 from paxray.projection.want import FACTS, Maps, Want, empty_facts, merge_facts, words_for
 
 #: Rows that one thread handles at a time; part of the reduction's order, so never tied to the thread count.
@@ -28,10 +27,6 @@ LANES = 16
 #: Instead of an atom: outside the array; or not on the ray, before its source or behind its detector.
 OUTSIDE, BEYOND = np.int32(-1), np.int32(-2)
 _ROUND = 10.0**POSITION_DECIMALS
-
-# Two concurrent calls abort the process under numba's workqueue layer; one at a time is right in any case,
-# since a call uses all the threads it was given.
-_ONE_AT_A_TIME = threading.Lock()
 
 F32, I32 = np.float32, np.int32
 
@@ -80,7 +75,7 @@ def march(
         )
     words, packed = _as_words(atoms)
 
-    with _ONE_AT_A_TIME:
+    with one_at_a_time():
         before = numba.get_num_threads()
         if threads is not None:
             numba.set_num_threads(max(1, min(threads, _most_threads())))
