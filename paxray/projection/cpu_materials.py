@@ -73,7 +73,8 @@ def march(
 class _Lines:
     """Rays as ``b + s db``, ``c + s dc`` in voxels, s = 0, 1, ... counting slabs in the ray's order.
 
-    All are ``(rows, columns)``. `first` and `last` bound the slabs that can meet the lattice, between source and pixel; none where first > last.
+    All are ``(rows, columns)``. `first` and `last` bound the slabs that can meet the lattice, between source and
+    pixel; none where first > last.
     """
 
     b: NDArray[np.float64]

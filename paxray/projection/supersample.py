@@ -63,11 +63,11 @@ def reduce_maps(maps: Maps, factor: int, channels: int, want: Want) -> tuple[Map
     if want.facts and n > 1:
         assert out.presence is not None  # `needed` asks for it, and for the two below
         assert out.path is not None
-        met = np.stack([unpack(out.presence, c) for c in range(channels)]) if channels else out.path > 0
+        met = np.array([unpack(out.presence, c) for c in range(channels)], bool).reshape(channels, *out.size)
+        deep: list[Any] = [met, out.path, out.entry, out.exit]
         for top in range(0, out.size[0], ROWS_PER_BLOCK):
             rows = slice(top, top + ROWS_PER_BLOCK)
-            parts: list[Any] = [part[:, rows] for part in (met, out.path, out.entry, out.exit)]
-            blocks.append(shift_facts(reduce_facts(*parts), top))
+            blocks.append(shift_facts(reduce_facts(*(part[:, rows] for part in deep)), top))
     _drop(out, want)
     return out, blocks
 
