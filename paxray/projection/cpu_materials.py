@@ -1,7 +1,7 @@
 """Line integrals of basis materials on the CPU: the march of `cpu`, for several coefficients a voxel.
 
-Each slab's corners and weights are found once for a row of rays and serve every material. A table is looked up at
-the corners, before interpolating, so that voxels are read as they are stored and no volume is made of them.
+A table is looked up at the corners, before interpolating: voxels are read as they are stored, once for all materials,
+and no volume is made of them.
 """
 
 from __future__ import annotations
@@ -210,13 +210,14 @@ def _march_volumes(  # type: ignore[no-untyped-def]
         c_mid, c_slope = (c[row] + middle * dc[row]).astype(F32), dc[row].astype(F32)
         at, total = np.empty(columns, np.int32), np.zeros((count, columns), F32)
         weight = np.empty((4, columns), F32)
-        for s in range(from_slab, to_slab + 1):
-            base = (s if signed_axis > 0 else slabs - 1 - s) * stride_a
-            _corners(
-                b_mid, c_mid, b_slope, c_slope, F32(s - middle), I32(s), first[row], last[row], top_b, top_c,
-                stride_b, stride_c, at, weight[0], weight[1], weight[2], weight[3],
-            )  # fmt: skip
-            for m in range(count):
+        # One volume after the other: together, what a row of rays reads of them does not stay in the cache.
+        for m in range(count):
+            for s in range(from_slab, to_slab + 1):
+                base = (s if signed_axis > 0 else slabs - 1 - s) * stride_a
+                _corners(
+                    b_mid, c_mid, b_slope, c_slope, F32(s - middle), I32(s), first[row], last[row],
+                    top_b, top_c, stride_b, stride_c, at, weight[0], weight[1], weight[2], weight[3],
+                )  # fmt: skip
                 _add(volumes, m * voxels + base, stride_b, stride_c, at,
                      weight[0], weight[1], weight[2], weight[3], total[m])  # fmt: skip
         for m in range(count):
