@@ -109,8 +109,8 @@ def decompose(ct: Volume, labels: LabelVolume | None = None, *, ct_energy_kev: f
     """Read HU as shares of water and cortical bone, for ``project(..., want=["materials"], materials=...)``.
 
     Each comes out in mm: the thickness of pure water and of pure bone that a ray crosses. Weighted by their
-    attenuation at any energy they add up to what `attenuate` gives at that energy. With labels, everything outside
-    their body (the table) is air.
+    attenuation at any energy they add up to what `attenuate` gives at that energy. Contrast agent and metal read as
+    bone, since HU do not tell them apart. With labels, everything outside their body (the table) is air.
 
     Parameters
     ----------

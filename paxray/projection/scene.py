@@ -236,7 +236,9 @@ def prepare(
     names = None if classes is None else tuple(classes)
     if labels is None:
         if want.labelled:
-            raise ConfigError("labels are needed for this output", do="pass a LabelVolume")
+            raise ConfigError(
+                "labels are needed for any output but image and materials", do="pass a LabelVolume"
+            )
         channels = Channels((), np.zeros((1, 0), bool))
         atoms: NDArray[Any] = np.zeros((1, 1, 1), np.uint16)
         flags = np.zeros(1, np.uint8)
