@@ -16,8 +16,7 @@ import paxray
 from paxray.anatomy.labels import LabelVolume
 from paxray.errors import CaseError, ConfigError, ResourceError
 from paxray.io.volume import Volume
-from paxray.physics.attenuation import attenuation_of_hu, linear_attenuation_per_mm
-from paxray.physics.basis import BASIS, basis_of_hu
+from paxray.physics.attenuation import linear_attenuation_per_mm
 from paxray.projection import cpu_materials
 from paxray.projection.cuda.kernels import Variant, compile_cubin
 from paxray.projection.cuda.resident import Resident
@@ -300,25 +299,6 @@ def test_what_does_not_fit_is_refused(builds: Builds) -> None:
     object.__setattr__(huge, "voxels", np.broadcast_to(np.float32(0), (1, 2048, 1024, 1024)))
     with pytest.raises(ResourceError, match="too large for the CPU projector"):
         cpu_materials.march(huge, IndexRays.of(view, mu.grid), stepping_axes(view, mu.grid))
-
-
-# --- HU as water and bone ---
-
-
-@pytest.mark.parametrize("energy_kev", [30.0, 65.0, 120.0])
-def test_shares_of_water_and_bone_add_up_to_attenuation(energy_kev: float) -> None:
-    hu = np.arange(-3000, 8000)
-    mu = [linear_attenuation_per_mm(material, energy_kev) for material in BASIS]
-    np.testing.assert_allclose(
-        basis_of_hu(hu) @ mu, attenuation_of_hu(hu, energy_kev=energy_kev), rtol=1e-12, atol=1e-15
-    )
-
-
-def test_water_and_bone_are_themselves() -> None:
-    water, bone = (linear_attenuation_per_mm(material, 70.0) for material in BASIS)
-    np.testing.assert_allclose(
-        basis_of_hu(np.array([-1000.0, 0.0, 1000 * (bone / water - 1)])), [[0, 0], [1, 0], [0, 1]], atol=1e-12
-    )
 
 
 def test_one_decomposition_serves_every_energy() -> None:
