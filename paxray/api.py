@@ -14,7 +14,7 @@ from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.unions import derive as _derive
 from paxray.dataset.reader import load
-from paxray.errors import ConfigError
+from paxray.errors import CaseError, ConfigError
 from paxray.io.ct import read_ct as _read_ct
 from paxray.io.volume import Volume
 from paxray.physics.attenuation import AIR_HU
@@ -121,7 +121,15 @@ def decompose(ct: Volume, labels: LabelVolume | None = None, *, ct_energy_kev: f
     if stored.dtype != np.int16:
         stored = np.clip(np.rint(stored), -(2**15), 2**15 - 1).astype(np.int16)
     if labels is not None:
-        stored = np.where(_body_of(labels), stored, np.int16(AIR_HU))
+        body = _body_of(labels)
+        if body.shape != stored.shape:
+            raise CaseError(
+                "the body mask is not on the CT's grid",
+                expected=f"shape {stored.shape}",
+                found=f"shape {body.shape}",
+                code="mask_mismatch",
+            )
+        stored = np.where(body, stored, np.int16(AIR_HU))
     hu = np.arange(AIR_HU, 2**15)
     return Materials(BASIS, stored, basis_of_hu(hu, ct_energy_kev=ct_energy_kev).astype(np.float32), AIR_HU)
 

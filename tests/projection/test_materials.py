@@ -319,3 +319,6 @@ def test_one_decomposition_serves_every_energy() -> None:
         )
         assert found.image is not None
         np.testing.assert_allclose(weighted, found.image, atol=1e-5 * found.image.max())
+    other = one_class(np.ones((5, 6, 7), bool), ct.affine, "body")
+    with pytest.raises(CaseError, match="not on the CT's grid"):
+        paxray.decompose(ct, other)
