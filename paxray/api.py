@@ -14,13 +14,16 @@ from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.unions import derive as _derive
 from paxray.dataset.reader import load
-from paxray.errors import ConfigError
+from paxray.errors import CaseError, ConfigError
 from paxray.io.ct import read_ct as _read_ct
 from paxray.io.volume import Volume
+from paxray.physics.attenuation import AIR_HU
 from paxray.physics.attenuation import attenuate as _attenuate
+from paxray.physics.basis import BASIS, basis_of_hu
+from paxray.projection.materials import Materials
 from paxray.projection.pose import Pose, Setup
 from paxray.projection.pose import place as _place
-from paxray.projection.project import Projection, project
+from paxray.projection.project import Projection, project, project_many, project_tiles
 from paxray.projection.view import View
 from paxray.radiography.display import Display, render_display
 from paxray.segmentation.body import BODY, body_extent, body_faces, with_body
@@ -36,10 +39,13 @@ if TYPE_CHECKING:
 __all__ = [
     "attenuate",
     "build",
+    "decompose",
     "derive",
     "load",
     "place",
     "project",
+    "project_many",
+    "project_tiles",
     "read_ct",
     "read_masks",
     "render",
@@ -97,6 +103,35 @@ def attenuate(
     """Map HU to attenuation per mm; with labels, everything outside their body (the table) is removed."""
     keep = None if labels is None else _body_of(labels)
     return _attenuate(ct, keep, energy_kev=energy_kev, ct_energy_kev=ct_energy_kev)
+
+
+def decompose(ct: Volume, labels: LabelVolume | None = None, *, ct_energy_kev: float = 70.0) -> Materials:
+    """Read HU as shares of water and cortical bone, for ``project(..., want=["materials"], materials=...)``.
+
+    Each comes out in mm: the thickness of pure water and of pure bone that a ray crosses. Weighted by their
+    attenuation at any energy they add up to what `attenuate` gives at that energy. Contrast agent and metal read as
+    bone, since HU do not tell them apart. With labels, everything outside their body (the table) is air.
+
+    Parameters
+    ----------
+    ct
+        HU; int16 is read as it is stored, anything else is rounded to it.
+    """
+    stored = ct.array
+    if stored.dtype != np.int16:
+        stored = np.clip(np.rint(stored), -(2**15), 2**15 - 1).astype(np.int16)
+    if labels is not None:
+        body = _body_of(labels)
+        if body.shape != stored.shape:
+            raise CaseError(
+                "the body mask is not on the CT's grid",
+                expected=f"shape {stored.shape}",
+                found=f"shape {body.shape}",
+                code="mask_mismatch",
+            )
+        stored = np.where(body, stored, np.int16(AIR_HU))
+    hu = np.arange(AIR_HU, 2**15)
+    return Materials(BASIS, stored, basis_of_hu(hu, ct_energy_kev=ct_energy_kev).astype(np.float32), AIR_HU)
 
 
 def place(pose: Pose | str, labels: LabelVolume, setup: Setup | None = None, **changes: Any) -> View:

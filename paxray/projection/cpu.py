@@ -7,23 +7,17 @@ each ray is a run (atom, first step); classes are touched only where the atom ch
 
 from __future__ import annotations
 
-import threading
-
-import numba
 import numpy as np
-from numba import config as numba_config
 from numpy.typing import NDArray
 
 from paxray.errors import ResourceError
 from paxray.projection import aligned
 from paxray.projection.channels import Channels
-from paxray.projection.cpu_rows import ROWS_PER_BLOCK, march_rows
+from paxray.projection.cpu_rows import march_rows
 from paxray.projection.rays import IndexRays
+from paxray.projection.threads import one_at_a_time
+from paxray.projection.tiles import ROWS_PER_BLOCK
 from paxray.projection.want import FACTS, Maps, Want, empty_facts, merge_facts, words_for
-
-# Two concurrent calls abort the process under numba's workqueue layer; one at a time is right in any case,
-# since a call uses all the threads it was given.
-_ONE_AT_A_TIME = threading.Lock()
 
 F32, I32 = np.float32, np.int32
 
@@ -72,58 +66,52 @@ def march(
         )
     words, packed = _as_words(atoms)
 
-    with _ONE_AT_A_TIME:
-        before = numba.get_num_threads()
-        if threads is not None:
-            numba.set_num_threads(max(1, min(threads, _most_threads())))
-        try:
-            passes = sorted({int(a) for a in np.unique(axes)})
-            if aligned.applies(rays, axes, mu.shape, want):
-                facts.append(aligned.fill(mu, atoms, channels, flags, rays, axes, maps, bits, incomplete))
-                passes = []
-            for axis in passes:
-                if want.facts:
-                    counts = np.zeros((blocks, count, 7), np.int64)
-                    sums = np.zeros((blocks, count, 4), np.float64)
-                else:
-                    counts, sums = np.zeros((0, 0, 0), np.int64), np.zeros((0, 0, 0))
-                march_rows(
-                    mu.reshape(-1),
-                    atoms.reshape(-1),
-                    words,
-                    packed,
-                    np.array(mu.shape[::-1], np.int64),
-                    axis,
-                    axes,
-                    rays.cone,
-                    rays.pixel,
-                    rays.du,
-                    rays.dv,
-                    rays.source,
-                    rays.direction,
-                    rays.pixel_depth_mm,
-                    rays.metric,
-                    size,
-                    channels.start if count else np.zeros(len(flags) + 1, np.int32),
-                    channels.members if count else np.zeros(0, np.int32),
-                    flags,
-                    count,
-                    labelled,
-                    want.depth or want.facts,
-                    maps.image if maps.image is not None else none2,
-                    bits,
-                    maps.path if maps.path is not None else none3,
-                    maps.entry if maps.entry is not None else none3,
-                    maps.exit if maps.exit is not None else none3,
-                    maps.share if maps.share is not None else none3,
-                    incomplete,
-                    counts,
-                    sums,
-                )
-                if want.facts:
-                    facts.append(_facts_of_blocks(counts, sums))
-        finally:
-            numba.set_num_threads(before)
+    with one_at_a_time(threads):
+        passes = sorted({int(a) for a in np.unique(axes)})
+        if aligned.applies(rays, axes, mu.shape, want):
+            facts.append(aligned.fill(mu, atoms, channels, flags, rays, axes, maps, bits, incomplete))
+            passes = []
+        for axis in passes:
+            if want.facts:
+                counts = np.zeros((blocks, count, 7), np.int64)
+                sums = np.zeros((blocks, count, 4), np.float64)
+            else:
+                counts, sums = np.zeros((0, 0, 0), np.int64), np.zeros((0, 0, 0))
+            march_rows(
+                mu.reshape(-1),
+                atoms.reshape(-1),
+                words,
+                packed,
+                np.array(mu.shape[::-1], np.int64),
+                axis,
+                axes,
+                rays.cone,
+                rays.pixel,
+                rays.du,
+                rays.dv,
+                rays.source,
+                rays.direction,
+                rays.pixel_depth_mm,
+                rays.metric,
+                size,
+                channels.start if count else np.zeros(len(flags) + 1, np.int32),
+                channels.members if count else np.zeros(0, np.int32),
+                flags,
+                count,
+                labelled,
+                want.depth or want.facts,
+                maps.image if maps.image is not None else none2,
+                bits,
+                maps.path if maps.path is not None else none3,
+                maps.entry if maps.entry is not None else none3,
+                maps.exit if maps.exit is not None else none3,
+                maps.share if maps.share is not None else none3,
+                incomplete,
+                counts,
+                sums,
+            )
+            if want.facts:
+                facts.append(_facts_of_blocks(counts, sums))
     maps.presence = bits if want.presence else None
     maps.incomplete = incomplete if want.incomplete else None
     maps.facts = merge_facts(facts) if want.facts else None
@@ -138,11 +126,6 @@ def _as_words(atoms: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.uint32], b
     if flat.size % 2:
         flat = np.append(flat, np.uint16(0))
     return flat.view(np.uint32), True
-
-
-def _most_threads() -> int:
-    """As many as numba was started with: the processors, or NUMBA_NUM_THREADS."""
-    return int(numba_config.NUMBA_NUM_THREADS)
 
 
 def _facts_of_blocks(counts: NDArray[np.int64], sums: NDArray[np.float64]) -> NDArray[np.void]:

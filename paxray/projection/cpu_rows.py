@@ -29,9 +29,8 @@ from paxray.projection.cpu_slab import (
 )
 from paxray.projection.lanes import differing, lowest_bit
 from paxray.projection.rays import POSITION_DECIMALS
+from paxray.projection.tiles import ROWS_PER_BLOCK
 
-#: Rows that one thread handles at a time; part of the reduction's order, so never tied to the thread count.
-ROWS_PER_BLOCK = 8
 #: Pixels that go through a slab the same way.
 CHUNK = 16
 #: Pixels whose atoms are compared at once: as many as a word has bits.

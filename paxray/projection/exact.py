@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from paxray.projection.channels import Channels
 from paxray.projection.rays import IndexRays
+from paxray.projection.threads import one_at_a_time
 
 
 def path_lengths(
@@ -38,18 +39,19 @@ def path_lengths(
     origin = rays.pixels()
     way = np.ascontiguousarray(rays.directions())
     limit = rays.depth_of_pixels_mm() if rays.cone else np.full(rays.size, np.inf)
-    _walk(
-        np.ascontiguousarray(mu, dtype=np.float64),
-        np.ascontiguousarray(atoms),
-        origin,
-        way,
-        limit,
-        rays.cone,
-        channels.start,
-        channels.members,
-        path,
-        image,
-    )
+    with one_at_a_time():
+        _walk(
+            np.ascontiguousarray(mu, dtype=np.float64),
+            np.ascontiguousarray(atoms),
+            origin,
+            way,
+            limit,
+            rays.cone,
+            channels.start,
+            channels.members,
+            path,
+            image,
+        )
     return path, image
 
 

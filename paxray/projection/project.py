@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paxray.anatomy.labels import LabelVolume
-from paxray.errors import CaseError, ConfigError, ResourceError, suggest
+from paxray.errors import ConfigError, suggest
 from paxray.io.volume import Volume
-from paxray.projection.channels import Channels
-from paxray.projection.rays import IndexRays, stepping_axes
+from paxray.projection.device import Device, resolve_device
+from paxray.projection.scene import Backend, Materials, Method, Options, Scene, prepare
+from paxray.projection.tensors import handed_back
 from paxray.projection.view import View
-from paxray.projection.want import BODY, PADDING, Maps, Want, unpack
+from paxray.projection.want import Maps, Want, unpack
 
 if TYPE_CHECKING:
     from paxray.projection.cuda.resident import Resident
 
-Device = Literal["auto", "cpu", "cuda"]
-Method = Literal["joseph", "exact"]
+__all__ = ["Device", "Method", "Projection", "project", "project_many", "project_tiles", "resolve_device"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,15 @@ class Projection:
         ``(rows, columns)`` bool: the ray leaves the body where the scan ends.
     facts
         ``(channels,)`` structured array, see `paxray.projection.want.FACTS`.
+    coverage
+        ``(channels, rows, columns)``: the part of a pixel's rays that meet the class, 0 to 1.
+    materials
+        ``(materials, rows, columns)`` line integral of each basis material, in its coefficients' unit x mm.
+    material_names
+        One per material.
+    first_row
+        Of the detector, where the projection is a stretch of its rows (`project_tiles`); `view` is then the
+        stretch's own. Rows in `facts` are counted from the detector's top in any case.
     backend
         What computed it.
     """
@@ -61,6 +70,10 @@ class Projection:
     share: NDArray[np.floating] | None = None
     incomplete: NDArray[np.bool_] | None = None
     facts: NDArray[np.void] | None = None
+    coverage: NDArray[np.floating] | None = None
+    materials: NDArray[np.floating] | None = None
+    material_names: tuple[str, ...] = ()
+    first_row: int = 0
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -80,7 +93,18 @@ class Projection:
         """``(rows, columns)`` where a class is met; needs ``presence``."""
         if self.presence is None:
             raise ConfigError("presence was not asked for", do="project(..., want=['presence'])")
-        return unpack(self.presence, self.index(name))
+        mask: NDArray[np.bool_] = unpack(self.presence, self.index(name))
+        return mask
+
+    def material(self, name: str) -> NDArray[np.floating]:
+        """``(rows, columns)`` line integral of a basis material; needs ``materials``."""
+        if self.materials is None or name not in self.material_names:
+            raise ConfigError(
+                f"the projection has no material '{name}'",
+                found=", ".join(self.material_names) or "none",
+                do=suggest(name, self.material_names) or "project(..., want=['materials'], materials=...)",
+            )
+        return self.materials[self.material_names.index(name)]
 
 
 def project(
@@ -93,9 +117,11 @@ def project(
     per: Literal["class", "atom"] = "class",
     method: Method = "joseph",
     device: Device = "auto",
-    backend: Literal["", "reference"] = "",
+    backend: Backend = "",
     threads: int | None = None,
     resident: Resident | None = None,
+    materials: Materials | None = None,
+    supersample: int = 1,
     body: str = "body",
     unscanned: str = "unscanned",
 ) -> Projection:
@@ -104,20 +130,22 @@ def project(
     Parameters
     ----------
     mu
-        Attenuation per mm, ``(nk, nj, ni)``; from `paxray.attenuate`. Outside the lattice it is zero.
+        Attenuation per mm, ``(nk, nj, ni)``; from `paxray.attenuate`. Outside the lattice it is zero. Its array may
+        be a torch tensor, on the CPU or on a GPU: it is read where it lies if it is float32 and contiguous, and maps
+        come out as tensors on the same device (`facts` always as numpy).
     labels
         Atoms on the same grid, or None when no output per class is wanted.
     view
         Where the rays run.
     want
-        Any of ``image, presence, path, depth, share, incomplete, facts``.
+        Any of ``image, presence, path, depth, share, incomplete, facts, coverage, materials``.
     classes
         Channels in this order; all of the label volume's by default.
     per
         ``atom``: one channel per atom instead, background included.
     method
         ``joseph``: bilinear in each slab, label of the nearest voxel. ``exact``: every voxel crossed, for image,
-        presence and path only; constant attenuation within a voxel.
+        presence, coverage and path only; constant attenuation within a voxel.
     device
         ``cpu``, ``cuda``, or ``auto``: CUDA where there is a device and the extra ``gpu`` is installed.
         `Projection.backend` says which it was.
@@ -128,211 +156,114 @@ def project(
     resident
         `mu` and `labels` as `paxray.projection.cuda.resident.hold` keeps them on a GPU, so that several views
         send them once; the projection is then made there.
+    materials
+        Coefficients of basis materials on the same grid, where ``materials`` is wanted.
+    supersample
+        1, 2, 4 or 8: that many rays along each side of a pixel, spread evenly over it. Image, path, share and
+        materials are their means; presence and incomplete, any of them; entry the first and exit the last; coverage
+        the part of them that meets a class. Facts are told from these maps.
     body, unscanned
         Classes that ``incomplete`` is told from; without an `unscanned` class only the array's faces end the scan.
 
     Raises
     ------
     CaseError
-        ``mask_mismatch`` where labels and attenuation are not on one grid.
+        ``mask_mismatch`` where labels or materials and attenuation are not on one grid.
     ConfigError
-        For an unknown output or class.
+        For an unknown output or class, or options that contradict each other.
     ResourceError
         Where CUDA is asked for and there is none.
     """
-    want = Want.of(want)
-    names = None if classes is None else tuple(classes)
-    if labels is None:
-        if want.any_class or want.incomplete:
-            raise ConfigError("labels are needed for any output but the image", do="pass a LabelVolume")
-        channels = Channels((), np.zeros((1, 0), bool))
-        atoms = np.zeros((1, 1, 1), np.uint16)
-        flags = np.zeros(1, np.uint8)
-    else:
-        if labels.atoms.shape != mu.shape or not np.allclose(labels.affine, mu.affine, rtol=0, atol=1e-6):
-            raise CaseError(
-                "labels and attenuation are not on one grid",
-                expected=f"shape {mu.shape}",
-                found=f"shape {labels.atoms.shape}, affines differ by up to "
-                f"{np.abs(labels.affine - mu.affine).max():.3g} mm",
-                code="mask_mismatch",
-            )
-        channels = Channels.atoms(labels) if per == "atom" else Channels.classes(labels, names)
-        atoms = labels.atoms
-        flags = _flags(labels, want, body, unscanned)
-    field, atoms = _two_voxels_at_least(mu.array, atoms)
-    rays = IndexRays.of(view, mu.grid)
-    if resident is not None and (
-        device == "cpu" or backend or method == "exact" or resident.shape != mu.shape
-    ):
-        raise ConfigError(
-            "a volume that stays on the GPU is projected there, by Joseph's method, with its own labels",
-            expected=f"device auto or cuda, no backend, method joseph, shape {mu.shape}",
-            found=f"device {device}, backend '{backend}', method {method}, shape {resident.shape}",
-        )
-    if method == "exact":
-        used, maps = "exact", _exact(field, atoms, channels, rays, want)
-    else:
-        axes = stepping_axes(view, mu.grid)
-        used, maps = _march(
-            field, atoms, channels, flags, rays, axes, want, device, backend, threads, resident
-        )
+    scene = prepare(
+        mu,
+        labels,
+        want,
+        classes=classes,
+        per=per,
+        method=method,
+        device=device,
+        backend=backend,
+        threads=threads,
+        resident=resident,
+        materials=materials,
+        supersample=supersample,
+        body=body,
+        unscanned=unscanned,
+    )
+    return _projection(scene, view, scene.whole(view), mu.array)
+
+
+def project_many(
+    mu: Volume,
+    labels: LabelVolume | None,
+    views: Iterable[View],
+    want: Want | Iterable[str] = ("image", "presence"),
+    **options: Unpack[Options],
+) -> Iterator[Projection]:
+    """Project several views of one volume, one after the other, as they are asked for.
+
+    What does not depend on the view is done once, before this returns: checks, tables, and on a GPU sending the
+    volume. Arguments, results and errors are those of `project`.
+    """
+    scene = prepare(mu, labels, want, **options)
+    return (_projection(scene, view, scene.whole(view), mu.array) for view in views)
+
+
+def project_tiles(
+    mu: Volume,
+    labels: LabelVolume | None,
+    view: View,
+    want: Want | Iterable[str] = ("image", "presence"),
+    *,
+    max_bytes: int = 2**28,
+    **options: Unpack[Options],
+) -> Iterator[Projection]:
+    """Project a view in stretches of rows, top down, so that maps of every class never exist for the whole detector.
+
+    Parameters
+    ----------
+    mu, labels, view, want, options
+        As in `project`.
+    max_bytes
+        Memory that the maps of a stretch may take, those of its finer rays included. The volume and a projector's own
+        64 MiB are not counted.
+
+    Yields
+    ------
+    Projection
+        With `Projection.first_row`, and the view of these rows alone. `paxray.projection.want.merge_facts` joins the
+        facts.
+
+    Raises
+    ------
+    ResourceError
+        ``tile_memory`` where not even 8 rows fit. Others as in `project`.
+    """
+    scene = prepare(mu, labels, want, **options)
+    height = scene.rows_within(view, max_bytes)
+
+    def stretches() -> Iterator[Projection]:
+        for tile in scene.tiles(view, height):
+            yield _projection(scene, view.part(tile.top, tile.height), tile.maps, mu.array, tile.top)
+
+    return stretches()
+
+
+def _projection(scene: Scene, view: View, maps: Maps, like: Any, first_row: int = 0) -> Projection:
+    """Name the maps, as arrays of the kind that came in."""
+    found = {
+        name: handed_back(getattr(maps, key), scene.kind, like)
+        for name, key in {
+            "image": "image", "presence": "presence", "path_mm": "path", "entry_mm": "entry", "exit_mm": "exit",
+            "share": "share", "incomplete": "incomplete", "coverage": "coverage", "materials": "materials",
+        }.items()
+    }  # fmt: skip
     return Projection(
         view=view,
-        names=channels.names,
-        backend=used,
-        image=maps.image,
-        presence=maps.presence,
-        path_mm=maps.path,
-        entry_mm=maps.entry,
-        exit_mm=maps.exit,
-        share=maps.share,
-        incomplete=maps.incomplete,
+        names=scene.channels.names,
+        backend=scene.backend,
         facts=maps.facts,
+        material_names=scene.material_names,
+        first_row=first_row,
+        **found,
     )
-
-
-def _flags(labels: LabelVolume, want: Want, body: str, unscanned: str) -> NDArray[np.uint8]:
-    """Bits of each atom that tell incomplete rays."""
-    flags = np.zeros(len(labels.membership), np.uint8)
-    if not want.incomplete:
-        return flags
-    if body not in labels.names:
-        raise ConfigError(
-            f"incomplete rays are told from the class '{body}', which the labels lack",
-            do="add it with paxray.with_body, or leave 'incomplete' out of what you want",
-        )
-    flags[labels.membership[:, labels.names.index(body)]] |= BODY
-    if unscanned in labels.names:
-        flags[labels.membership[:, labels.names.index(unscanned)]] |= PADDING
-    return flags
-
-
-def _two_voxels_at_least(
-    mu: NDArray[np.number], atoms: NDArray[np.unsignedinteger]
-) -> tuple[NDArray[np.float32], NDArray[np.unsignedinteger]]:
-    """Bilinear corners need two voxels along each axis: a thinner volume is refused, not padded in silence."""
-    if min(mu.shape) < 2:
-        raise CaseError(
-            "the volume is thinner than two voxels", expected="at least 2 along each axis", found=f"shape {mu.shape}",
-            code="bad_shape",
-        )  # fmt: skip
-    if atoms.shape == (1, 1, 1):
-        return np.ascontiguousarray(mu, np.float32), atoms
-    return np.ascontiguousarray(mu, np.float32), np.ascontiguousarray(atoms)
-
-
-def _march(
-    mu: NDArray[np.float32],
-    atoms: NDArray[np.unsignedinteger],
-    channels: Channels,
-    flags: NDArray[np.uint8],
-    rays: IndexRays,
-    axes: NDArray[np.int8],
-    want: Want,
-    device: Device,
-    backend: str,
-    threads: int | None,
-    resident: Resident | None,
-) -> tuple[str, Maps]:
-    """Call the backend that device and backend name."""
-    if backend == "reference":
-        from paxray.projection import reference
-
-        if atoms.shape != mu.shape:
-            atoms = np.zeros(mu.shape, np.uint16)
-        parts = [
-            reference.march(
-                mu, atoms, channels, flags, rays, int(axis), np.broadcast_to(axes == axis, rays.size), want
-            )
-            for axis in np.unique(axes)
-        ]
-        return "reference", _merge(parts).finish()
-    if resident is not None or resolve_device(device) == "cuda":
-        from paxray.projection.cuda import march as cuda
-
-        if resident is not None:
-            return "cuda", cuda.follow(resident, channels, flags, rays, axes, want)
-        return "cuda", cuda.march(mu, atoms, channels, flags, rays, axes, want)
-    from paxray.projection import cpu
-
-    return "cpu", cpu.march(mu, atoms, channels, flags, rays, axes, want, threads)
-
-
-def _merge(parts: list[Maps]) -> Maps:
-    """Combine the passes of a wide fan: each ray is in exactly one."""
-    out = parts[0]
-    for part in parts[1:]:
-        for name in ("image", "path", "share"):
-            if getattr(out, name) is not None:
-                getattr(out, name).__iadd__(getattr(part, name))
-        if out.incomplete is not None and part.incomplete is not None:
-            out.incomplete |= part.incomplete
-        for name in ("entry", "exit"):
-            if getattr(out, name) is not None:
-                setattr(out, name, np.fmin(getattr(out, name), getattr(part, name)))
-    return out
-
-
-def _exact(
-    mu: NDArray[np.float32],
-    atoms: NDArray[np.unsignedinteger],
-    channels: Channels,
-    rays: IndexRays,
-    want: Want,
-) -> Maps:
-    """Voxel by voxel."""
-    from paxray.projection.exact import path_lengths
-
-    if want.depth or want.share or want.incomplete or want.facts:
-        raise ConfigError("the exact method yields image, presence and path only")
-    if atoms.shape != mu.shape:
-        atoms = np.zeros(mu.shape, np.uint16)
-    path, image = path_lengths(mu, atoms, channels, rays)
-    maps = Maps(rays.size, want, image=image if want.image else None, path=path)
-    return maps.finish()
-
-
-def resolve_device(device: str) -> Literal["cpu", "cuda"]:
-    """Turn ``auto`` into ``cpu`` or ``cuda``, and refuse a CUDA device that is not there.
-
-    torch is imported only where the NVIDIA driver is installed or CUDA is asked for. ``auto`` is ``cpu`` where the
-    extra ``gpu`` is missing.
-    """
-    if device == "cpu":
-        return "cpu"
-    if device not in ("auto", "cuda"):
-        raise ConfigError(f"unknown device '{device}'", expected="auto, cpu or cuda")
-    if device == "auto" and not _nvidia_driver():
-        return "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        from paxray.projection.cuda.kernels import need_extra
-
-        try:
-            need_extra()
-        except ResourceError:
-            if device == "auto":
-                return "cpu"
-            raise
-        return "cuda"
-    if device == "auto":
-        return "cpu"
-    raise ResourceError(
-        "no CUDA device",
-        expected="an NVIDIA GPU that torch can use",
-        found=f"torch {torch.__version__}, CUDA build: {torch.version.cuda or 'none'}",
-        do="use --device cpu, or install a CUDA build of torch on a machine with a GPU",
-    )
-
-
-def _nvidia_driver() -> bool:
-    """Whether the NVIDIA driver's library can be loaded."""
-    import ctypes
-
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,18 @@ class IndexRays:
             direction=linear @ view.direction,
             pixel_depth_mm=float((view.first_pixel_mm - view.source_mm) @ view.direction),
             metric=forward.T @ forward,
+        )
+
+    def part(self, top: int, height: int) -> IndexRays:
+        """The rays of `height` rows from row `top` on; their depth is counted from the same plane or source."""
+        down = top * self.dv
+        # The pixels of a detector that is tilted to a parallel beam lie at different depths.
+        depth = 0.0 if self.cone else float(self.direction @ self.metric @ down)
+        return replace(
+            self,
+            size=(height, self.size[1]),
+            pixel=self.pixel + down,
+            pixel_depth_mm=self.pixel_depth_mm + depth,
         )
 
     def pixels(self) -> Float64:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paxray.projection.channels import Channels
+from paxray.projection.materials import Materials
 from paxray.projection.rays import POSITION_DECIMALS, IndexRays
 from paxray.projection.want import BODY, PADDING, Maps, Want
 
@@ -27,6 +28,7 @@ def march(
     axis: int,
     active: NDArray[np.bool_],
     want: Want,
+    materials: Materials | None = None,
 ) -> Maps:
     """Follow all rays of a view slab by slab.
 
@@ -45,6 +47,8 @@ def march(
         ``(rows, columns)``.
     want
         What to return.
+    materials
+        Coefficients on the same lattice, where they are wanted.
 
     Returns
     -------
@@ -63,7 +67,7 @@ def march(
     per_slab = np.where(active, direction[..., step_axis], 1.0)
     length = np.abs(1.0 / per_slab)
     size = rays.size
-    maps = Maps.empty(size, channels.count, want, np.float64)
+    maps = Maps.empty(size, channels.count, want, np.float64, materials.count if materials else 0)
     first_depth = pixel_depth + ((0 if forward else n_slabs - 1) - pixels[..., step_axis]) / per_slab
     previous = np.where(rays.cone & (first_depth <= 0), BEYOND, OUTSIDE)
 
@@ -88,6 +92,9 @@ def march(
         previous = atom
         if maps.image is not None:
             maps.image += value
+        if maps.materials is not None and materials is not None:
+            for m, coefficients in enumerate(materials.of_slab(step_axis, n)):
+                maps.materials[m] += np.where(between, _bilinear(coefficients.T, b, c), 0.0) * length
         for channel in range(channels.count):
             hit = inside & channels.table[atom.clip(0), channel]
             maps.add(channel, hit, length, depth)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -139,6 +139,31 @@ class View:
             )
         back = (pixel - self.source_mm) @ self.direction
         return pixel - back[..., None] * self.direction, np.broadcast_to(self.direction, pixel.shape).copy()
+
+    def finer(self, factor: int) -> View:
+        """The same detector with each pixel cut into ``factor x factor``.
+
+        Fine pixels ``factor * column .. factor * column + factor - 1`` (rows alike) tile the coarse pixel, and
+        their centres average to its centre.
+        """
+        if factor < 1 or int(factor) != factor:
+            raise ConfigError("a pixel is cut into a whole number of parts", found=str(factor))
+        return replace(
+            self,
+            pitch_mm=(self.pitch_mm[0] / factor, self.pitch_mm[1] / factor),
+            size=(self.rows * int(factor), self.columns * int(factor)),
+        )
+
+    def part(self, top: int, height: int) -> View:
+        """The `height` rows from row `top` on, as a detector of their own: the same pixels, the same source."""
+        if not (top >= 0 and height >= 1 and top + height <= self.rows):
+            raise ConfigError(
+                f"view '{self.name}': no such rows",
+                expected=f"within 0 to {self.rows}",
+                found=f"{top} to {top + height}",
+            )
+        down = (top + (height - 1) / 2 - (self.rows - 1) / 2) * self.pitch_mm[1]
+        return replace(self, center_mm=self.center_mm + down * self.v, size=(height, self.columns))
 
     @cached_property
     def K(self) -> Float64 | None:  # noqa: N802

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,10 @@ class Want:
         Rays that leave the body where the scan ends.
     facts
         Per class: pixels, box, centroid, sums of path length and depth, reduced as the rays go.
+    coverage
+        The part of each pixel's rays that meet each class: soft masks, with supersampling.
+    materials
+        Line integral of each basis material.
     """
 
     image: bool = False
@@ -43,6 +48,8 @@ class Want:
     share: bool = False
     incomplete: bool = False
     facts: bool = False
+    coverage: bool = False
+    materials: bool = False
 
     @classmethod
     def of(cls, names: Want | Iterable[str]) -> Want:
@@ -61,7 +68,12 @@ class Want:
     @property
     def any_class(self) -> bool:
         """Whether any output is per class."""
-        return self.presence or self.path or self.depth or self.share or self.facts
+        return self.presence or self.path or self.depth or self.share or self.facts or self.coverage
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any output needs labels."""
+        return self.any_class or self.incomplete
 
 
 #: Columns of the per-class facts. Columns and rows are pixel numbers; sums run over the class's pixels;
@@ -107,6 +119,16 @@ def merge_facts(parts: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
     return out
 
 
+def shift_facts(facts: NDArray[np.void], rows: int) -> NDArray[np.void]:
+    """Facts of a stretch of rows, with rows counted from the top of a detector that begins `rows` above it."""
+    out = facts.copy()
+    met = out["pixels"] > 0
+    for name in ("row_min", "row_max"):
+        out[name][met] += rows
+    out["row_sum"] += rows * out["pixels"]
+    return out
+
+
 @dataclass(eq=False)
 class Maps:
     """Dense maps while a backend fills them; channels first, None where not wanted.
@@ -124,9 +146,13 @@ class Maps:
     presence: NDArray[np.uint64] | None = None
     incomplete: NDArray[np.bool_] | None = None
     facts: NDArray[np.void] | None = None
+    coverage: NDArray[np.floating] | None = None
+    materials: NDArray[np.floating] | None = None
 
     @classmethod
-    def empty(cls, size: tuple[int, int], channels: int, want: Want, dtype: type[np.floating]) -> Maps:
+    def empty(
+        cls, size: tuple[int, int], channels: int, want: Want, dtype: type[np.floating], materials: int = 0
+    ) -> Maps:
         """Zeroed maps with all that `facts` is later reduced from."""
         per_class = (channels, *size)
         deep = want.depth or want.facts
@@ -139,6 +165,7 @@ class Maps:
             exit=np.full(per_class, np.nan, dtype) if deep else None,
             share=np.zeros(per_class, dtype) if want.share else None,
             incomplete=np.zeros(size, bool) if want.incomplete else None,
+            materials=np.zeros((materials, *size), dtype) if want.materials else None,
         )
 
     def add(
@@ -220,6 +247,11 @@ def pack(met: NDArray[np.bool_]) -> NDArray[np.uint64]:
     return out
 
 
-def unpack(bits: NDArray[np.uint64], channel: int) -> NDArray[np.bool_]:
-    """``(rows, columns)`` bool of one channel."""
+def unpack(bits: Any, channel: int) -> Any:
+    """``(rows, columns)`` bool of one channel, numpy or torch as the bits."""
+    if not isinstance(bits, np.ndarray):
+        # torch computes with few unsigned types; the same bits as int64 do.
+        import torch
+
+        return (bits.view(torch.int64)[..., channel // 64] >> (channel % 64)) & 1 > 0
     return (bits[..., channel // 64] >> np.uint64(channel % 64)) & np.uint64(1) > 0

@@ -19,15 +19,16 @@ from scenes import affine_of, labelled, one_class, random_scene, rotation
 from paxray.anatomy.labels import LabelVolume
 from paxray.errors import CaseError, ConfigError, ResourceError
 from paxray.io.volume import Volume
-from paxray.projection import project as face
+from paxray.projection import device as devices
 from paxray.projection.channels import Channels
 from paxray.projection.cuda import kernels
 from paxray.projection.cuda.kernels import Variant, compile_cubin, need_extra
 from paxray.projection.cuda.march import follow
 from paxray.projection.cuda.resident import FIXED_MAX, Resident, hold
 from paxray.projection.pose import Pose, Setup, place
-from paxray.projection.project import Projection, _flags, project, resolve_device
+from paxray.projection.project import Projection, project, resolve_device
 from paxray.projection.rays import IndexRays, stepping_axes
+from paxray.projection.scene import flags_of
 from paxray.projection.view import View
 from paxray.projection.want import Maps, Want
 
@@ -55,7 +56,7 @@ def resident_of(mu: Volume, labels: LabelVolume | None, engine: Any, storage: An
 def maps_of(resident: Resident, mu: Volume, labels: LabelVolume, view: View, want: Any, **more: Any) -> Maps:
     want = Want.of(want)
     return follow(
-        resident, Channels.classes(labels), _flags(labels, want, "body", "unscanned"), IndexRays.of(view, mu.grid),
+        resident, Channels.classes(labels), flags_of(labels, want, "body", "unscanned"), IndexRays.of(view, mu.grid),
         stepping_axes(view, mu.grid), want, **more,
     )  # fmt: skip
 
@@ -474,7 +475,7 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         compile_cubin(Variant(), "sm_90")
     # On a machine with a GPU:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(face, "_nvidia_driver", lambda: True)
+    monkeypatch.setattr(devices, "_nvidia_driver", lambda: True)
     with pytest.raises(ResourceError, match="extra 'gpu'"):
         resolve_device("cuda")
     assert resolve_device("auto") == "cpu"
@@ -486,7 +487,7 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def gpu() -> None:
     """Skip where there is no GPU, or no extra to use it with."""
-    if not face._nvidia_driver():
+    if not devices._nvidia_driver():
         pytest.skip("no NVIDIA driver on this machine")
     import torch
 

@@ -9,6 +9,7 @@ from importlib.resources import files
 import numpy as np
 
 from paxray.errors import ResourceError
+from paxray.projection.tiles import ROWS_PER_BLOCK
 from paxray.projection.want import FACTS, Want
 
 #: Threads of a block of the march, along a detector row and down a column; a warp is one stretch of a row.
@@ -17,14 +18,14 @@ BLOCK = (32, 4)
 GROUP = 4
 #: Threads of a block of the other kernels.
 LINE = 256
-#: Rows whose facts are reduced together, and columns among which their sums are dealt out: the order of the
-#: reduction, so never tied to the device or to the height of a tile.
-ROWS_PER_BLOCK, LANES = 8, 32
+#: Columns among which a block of rows deals out its sums: the order of the reduction, so never tied to the device.
+LANES = 32
 
 _ADDRESSES = (
     *("mu", "atoms", "word_start", "word_of", "word_bits", "flags", "axes"),
     *("image", "bits", "steps", "first", "last", "share", "incomplete", "step_mm", "depth0_mm"),
     *("lanes", "blocks", "mu_in", "mu_out"),
+    *("stored", "table", "materials"),
 )
 #: Twin of ``struct Params`` in march.cu; addresses as integers.
 PARAMS = np.dtype(
@@ -36,8 +37,10 @@ PARAMS = np.dtype(
         ("mu_unit", np.float64),
         ("count", np.int64),
         ("stride", np.int64, 3),
+        ("volume", np.int64),
         ("shape", np.int32, 3),
         *((name, np.int32) for name in ("cone", "signed_axis", "row0", "rows", "columns", "channels")),
+        *((name, np.int32) for name in ("table_first", "table_entries")),
     ],
     align=True,
 )
@@ -55,11 +58,17 @@ class Variant:
         32: float32 per mm. 16: unsigned multiples of a unit.
     atom_bits
         16 or 32.
+    materials
+        How many, where they are wanted, else 0.
+    stored
+        What a voxel of theirs is: ``float32`` the coefficient itself; ``int16`` or ``uint16`` where to look it up.
     """
 
     want: Want = field(default_factory=Want)
     mu_bits: int = 32
     atom_bits: int = 16
+    materials: int = 0
+    stored: str = "float32"
 
     @property
     def classes(self) -> bool:
@@ -88,6 +97,8 @@ class Variant:
             ("FACTS", int(want.facts)),
             ("SHARE", int(want.share)),
             ("INCOMPLETE", int(want.incomplete)),
+            ("MATERIALS", self.materials),
+            ("STORED", ("float32", "int16", "uint16").index(self.stored)),
             ("MU_BITS", self.mu_bits),
             ("ATOM_BITS", self.atom_bits),
             ("BLOCK_X", BLOCK[0]),

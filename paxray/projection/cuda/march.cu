@@ -7,7 +7,8 @@
 //
 // Compiled at run time for what is asked for. Macros, 0 or 1: IMAGE; CLASSES (presence bits, needed by all but
 // SHARE); PATH; DEPTH; FACTS; SHARE; INCOMPLETE. MU_BITS: 32 (float per mm) or 16 (unsigned multiples of mu_unit).
-// ATOM_BITS: 16 or 32. BLOCK_X, BLOCK_Y, GROUP, LINE, ROWS_PER_BLOCK, LANES; PARAMS_BYTES, FACTS_BYTES check the
+// ATOM_BITS: 16 or 32. MATERIALS: how many; STORED: 0 (their voxels are float coefficients, volume after volume), 1 or
+// 2 (16-bit integers, signed or not, whose coefficients stand in a table). BLOCK_X, BLOCK_Y, GROUP, LINE, ROWS_PER_BLOCK, LANES; PARAMS_BYTES, FACTS_BYTES check the
 // structs below against their twins in kernels.py. The text uses no header, so that a C++ compiler with a few
 // macros in front can build it too.
 
@@ -30,6 +31,13 @@ typedef unsigned short Atom;
 #else
 typedef unsigned int Atom;
 #endif
+#if STORED == 0
+typedef float Stored;
+#elif STORED == 1
+typedef short Stored;
+#else
+typedef unsigned short Stored;
+#endif
 typedef long long Int64;
 
 // What a class's pixels add up to; empty: pixels 0, minima the largest integer, maxima -1.
@@ -47,7 +55,7 @@ struct Params {
     const unsigned int *word_of;     //   e from word_start[x] up to word_start[x + 1]
     const unsigned int *word_bits;
     const unsigned char *flags;      // per atom: BODY, PADDING
-    const signed char *axes;         // (all rows, columns) stepping axis of each ray, or null: signed_axis for all
+    const signed char *axes;         // plane: stepping axis of each ray, or null: signed_axis for all
     float *image;                    // plane, zero before
     unsigned int *bits;              // one plane per 32 channels, zero before
     int *steps;                      // one plane per channel; as are the next three. Set where the bit is set.
@@ -61,11 +69,16 @@ struct Params {
     Facts *blocks;                   // (blocks of rows, channels)
     const float *mu_in;              // `quantise`: attenuation per mm ...
     unsigned short *mu_out;          //   ... to codes
+    const Stored *stored;            // voxels of the materials, in the order of mu
+    const float *table;              // (table_entries, MATERIALS): the coefficients of stored value table_first + entry
+    float *materials;                // one plane per material, zero before
     double pixel[3], du[3], dv[3], source[3], direction[3], metric[9];  // as in rays.IndexRays
     double pixel_depth_mm, mu_unit;
     Int64 count, stride[3];          // voxels to quantise; distance in memory of neighbours, in voxels
+    Int64 volume;                    // voxels of one material
     int shape[3];
     int cone, signed_axis, row0, rows, columns, channels;
+    int table_first, table_entries;
 };
 
 static_assert(sizeof(Params) == PARAMS_BYTES, "Params differs from kernels.PARAMS");
@@ -138,15 +151,67 @@ __device__ inline Ray set_up(const Params &p, int row, int column) {
     return ray;
 }
 
-// Interpolate in a slab with tent weights around clamped corners: zero outside the lattice, without a branch.
-__device__ inline float sample(const Mu *slab, float b, float c, float top_b, float top_c, int stride_b, int stride_c) {
+// The lowest corner of the voxels around a position, and tent weights: zero outside the lattice, without a branch.
+struct Corners {
+    float b0, b1, c0, c1;
+    int at;
+};
+
+__device__ inline Corners corners(float b, float c, float top_b, float top_c, int stride_b, int stride_c) {
     const float low_b = fminf(fmaxf(floorf(b), 0.0f), top_b), low_c = fminf(fmaxf(floorf(c), 0.0f), top_c);
-    const float b0 = fmaxf(0.0f, 1.0f - fabsf(b - low_b)), b1 = fmaxf(0.0f, 1.0f - fabsf(b - low_b - 1.0f));
-    const float c0 = fmaxf(0.0f, 1.0f - fabsf(c - low_c)), c1 = fmaxf(0.0f, 1.0f - fabsf(c - low_c - 1.0f));
-    const Mu *corner = slab + ((int)low_b * stride_b + (int)low_c * stride_c);
-    const float m00 = (float)__ldg(corner), m01 = (float)__ldg(corner + stride_c);
-    const float m10 = (float)__ldg(corner + stride_b), m11 = (float)__ldg(corner + stride_b + stride_c);
-    return b0 * (c0 * m00 + c1 * m01) + b1 * (c0 * m10 + c1 * m11);
+    Corners found;
+    found.b0 = fmaxf(0.0f, 1.0f - fabsf(b - low_b));
+    found.b1 = fmaxf(0.0f, 1.0f - fabsf(b - low_b - 1.0f));
+    found.c0 = fmaxf(0.0f, 1.0f - fabsf(c - low_c));
+    found.c1 = fmaxf(0.0f, 1.0f - fabsf(c - low_c - 1.0f));
+    found.at = (int)low_b * stride_b + (int)low_c * stride_c;
+    return found;
+}
+
+__device__ inline float between_corners(const Corners &w, float m00, float m01, float m10, float m11) {
+    return w.b0 * (w.c0 * m00 + w.c1 * m01) + w.b1 * (w.c0 * m10 + w.c1 * m11);
+}
+
+// Interpolate in a slab.
+template <class Voxel>
+__device__ inline float sample(const Voxel *slab, const Corners &w, int stride_b, int stride_c) {
+    const Voxel *corner = slab + w.at;
+    return between_corners(w, (float)__ldg(corner), (float)__ldg(corner + stride_c), (float)__ldg(corner + stride_b),
+                           (float)__ldg(corner + stride_b + stride_c));
+}
+
+#if MATERIALS && STORED
+// The coefficients of what a voxel stores.
+__device__ inline const float *coefficients(const Params &p, const Stored *voxel) {
+    const int entry = (int)__ldg(voxel) - p.table_first, last = p.table_entries - 1;
+    return p.table + (Int64)(entry < 0 ? 0 : entry > last ? last : entry) * MATERIALS;
+}
+#endif
+
+#if MATERIALS
+// Add a slab to the sum of each material.
+__device__ inline void add_materials(const Params &p, Int64 slab, const Corners &w, int stride_b, int stride_c,
+                                     float *sum) {
+#if STORED
+    const Stored *corner = p.stored + slab + w.at;
+    const float *c00 = coefficients(p, corner), *c01 = coefficients(p, corner + stride_c);
+    const float *c10 = coefficients(p, corner + stride_b), *c11 = coefficients(p, corner + stride_b + stride_c);
+#pragma unroll
+    for (int m = 0; m < MATERIALS; ++m)
+        sum[m] += between_corners(w, __ldg(c00 + m), __ldg(c01 + m), __ldg(c10 + m), __ldg(c11 + m));
+#else
+#pragma unroll
+    for (int m = 0; m < MATERIALS; ++m)
+        sum[m] += sample(p.stored + m * p.volume + slab, w, stride_b, stride_c);
+#endif
+}
+#endif
+
+// Kahan's sum (Comm. ACM 8 (1965) 40): the error does not grow with the number of terms.
+__device__ inline void add(float term, float &total, float &lost) {
+    const float more = term - lost, grown = total + more;
+    lost = (grown - total) - more;
+    total = grown;
 }
 
 // The atom of the nearest voxel, or OUTSIDE.
@@ -213,7 +278,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_X *BLOCK_Y) march(const Param
     if (column >= p.columns || row >= p.rows) return;
     const Int64 pixel = (Int64)row * p.columns + column;
     // A wide fan is followed in one launch per axis.
-    if (p.axes && p.axes[(Int64)(p.row0 + row) * p.columns + column] != p.signed_axis) return;
+    if (p.axes && p.axes[pixel] != p.signed_axis) return;
 
     const bool forward = p.signed_axis > 0;
     const Ray ray = set_up(p, p.row0 + row, column);
@@ -229,9 +294,13 @@ extern "C" __global__ void __launch_bounds__(BLOCK_X *BLOCK_Y) march(const Param
     const int middle = (ray.low + ray.high) / 2;
     const float b_mid = (float)(ray.b + middle * ray.db), b_slope = (float)ray.db;
     const float c_mid = (float)(ray.c + middle * ray.dc), c_slope = (float)ray.dc;
-#if IMAGE || SHARE
-    const Mu *const mu = p.mu;
+#if IMAGE || SHARE || MATERIALS
     const float top_b = (float)(n_b - 2), top_c = (float)(n_c - 2);
+#endif
+#if MATERIALS
+    float basis[MATERIALS], basis_lost[MATERIALS];
+#pragma unroll
+    for (int m = 0; m < MATERIALS; ++m) basis[m] = basis_lost[m] = 0.0f;
 #endif
 #if IMAGE
     float total = 0.0f, lost = 0.0f;
@@ -255,15 +324,26 @@ extern "C" __global__ void __launch_bounds__(BLOCK_X *BLOCK_Y) march(const Param
 #if LABELLED
         int atom[GROUP];
 #endif
+#if MATERIALS
+        float basis_sum[MATERIALS];
+#pragma unroll
+        for (int m = 0; m < MATERIALS; ++m) basis_sum[m] = 0.0f;
+#endif
 #pragma unroll
         for (int g = 0; g < GROUP; ++g) {
             const int step = group + g, within = step < n_a ? step : n_a - 1;
             const bool between = ray.first <= step && step <= ray.last;
             const Int64 slab = (forward ? within : n_a - 1 - within) * stride_a;
             const float ds = (float)(step - middle), at_b = b_mid + ds * b_slope, at_c = c_mid + ds * c_slope;
+#if IMAGE || SHARE || MATERIALS
+            const Corners around = corners(at_b, at_c, top_b, top_c, stride_b, stride_c);
+#endif
 #if IMAGE || SHARE
-            const float found = sample(mu + slab, at_b, at_c, top_b, top_c, stride_b, stride_c);
+            const float found = sample(p.mu + slab, around, stride_b, stride_c);
             value[g] = between ? found : 0.0f;
+#endif
+#if MATERIALS
+            if (between) add_materials(p, slab, around, stride_b, stride_c, basis_sum);
 #endif
 #if LABELLED
             const int near = nearest(atoms + slab, at_b, at_c, n_b, n_c, stride_b, stride_c);
@@ -271,13 +351,14 @@ extern "C" __global__ void __launch_bounds__(BLOCK_X *BLOCK_Y) march(const Param
 #endif
         }
 #if IMAGE
-        // Kahan's sum (Comm. ACM 8 (1965) 40) over groups: the error does not grow with the number of slabs.
         float sum = 0.0f;
 #pragma unroll
         for (int g = 0; g < GROUP; ++g) sum += value[g];
-        const float more = sum - lost, grown = total + more;
-        lost = (grown - total) - more;
-        total = grown;
+        add(sum, total, lost);
+#endif
+#if MATERIALS
+#pragma unroll
+        for (int m = 0; m < MATERIALS; ++m) add(basis_sum[m], basis[m], basis_lost[m]);
 #endif
 #if LABELLED
 #pragma unroll
@@ -300,6 +381,11 @@ extern "C" __global__ void __launch_bounds__(BLOCK_X *BLOCK_Y) march(const Param
 #endif
 #if IMAGE
     p.image[pixel] = total * (float)(ray.step_mm * p.mu_unit);
+#endif
+#if MATERIALS
+#pragma unroll
+    for (int m = 0; m < MATERIALS; ++m)
+        p.materials[(Int64)m * p.rows * p.columns + pixel] = basis[m] * (float)ray.step_mm;
 #endif
 }
 

@@ -12,35 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.errors import CaseError
+from paxray.errors import CaseError, ConfigError
 from paxray.projection.channels import Channels
 from paxray.projection.cuda.engine import Buffer
-from paxray.projection.cuda.kernels import LANES, PARAMS, ROWS_PER_BLOCK, Variant
-from paxray.projection.cuda.resident import Resident, Storage
+from paxray.projection.cuda.kernels import LANES, PARAMS, Variant
+from paxray.projection.cuda.resident import Resident
 from paxray.projection.rays import IndexRays
+from paxray.projection.tiles import ROWS_PER_BLOCK, tile_rows
 from paxray.projection.want import FACTS, NO_PIXEL, Maps, Want, words_for
 
 #: Device memory that the per-class maps of a tile may take.
 TILE_BYTES = 2**30
-
-
-def march(
-    mu: Any,
-    atoms: Any,
-    channels: Channels,
-    flags: NDArray[np.uint8],
-    rays: IndexRays,
-    axes: NDArray[np.int8],
-    want: Want,
-    *,
-    storage: Storage = "float32",
-) -> Maps:
-    """Follow all rays of one view on torch's current CUDA device.
-
-    Arguments and result as in `paxray.projection.cpu.march`; `mu` and `atoms` may lie on the device, see `Resident`.
-    For several views of a volume, make a `Resident` once and call `follow`.
-    """
-    return follow(Resident(mu, atoms, storage), channels, flags, rays, axes, want)
 
 
 def follow(
@@ -73,16 +55,25 @@ def follow(
     Maps
         float32 maps, in numpy unless `on_device`.
     """
-    variant = Variant(want, resident.mu_bits, resident.atom_bits)
-    if (want.any_class or want.incomplete) and not resident.labelled:
+    if want.labelled and not resident.labelled:
         raise CaseError(
             "labels and attenuation are not on one grid",
             expected=f"atoms of shape {resident.shape}",
             code="mask_mismatch",
         )
+    materials = resident.materials if want.materials else None
+    if want.materials and materials is None:
+        raise ConfigError("no materials were sent to the GPU", do="hold(mu, labels, materials=materials)")
+    variant = Variant(
+        want,
+        resident.mu_bits,
+        resident.atom_bits,
+        materials.count if materials else 0,
+        materials.voxels.dtype.name if materials else "float32",
+    )
     view = _View(resident, variant, channels, flags, rays, axes)
     rows = rays.size[0]
-    height = _tile_rows(variant, view.count, rays.size, tile_bytes)
+    height = tile_rows(_bytes_per_row(variant, view.count, rays.size[1]), rows, tile_bytes)
     tiles = [view.tile(top, min(height, rows - top), on_device) for top in range(0, rows, height)]
     return _assemble(view, tiles, on_device)
 
@@ -122,6 +113,8 @@ class _View:
             planes["incomplete"] = engine.zeros(plane, np.uint8)
         if variant.classes:
             planes["bits"] = engine.zeros((2 * words_for(count), *plane), np.uint32)
+        if want.materials:
+            planes["materials"] = engine.zeros((variant.materials, *plane), np.float32)
         if want.share:
             planes["share"] = engine.zeros(per_class, np.float32)
         if variant.steps or want.share:
@@ -160,6 +153,14 @@ class _View:
             params[name] = address(buffer)
         for name, offset in self._offsets.items():
             params[name] = address(self._tables) + offset
+        if "axes" in self._offsets:
+            params["axes"] += np.uint64(top * plane[1])
+        materials = self.resident.materials
+        if self.want.materials and materials is not None:
+            params["stored"], params["volume"] = address(order.stored), np.prod(self.resident.shape)
+            if materials.table is not None:
+                params["table"] = address(self.resident.table)
+                params["table_first"], params["table_entries"] = materials.first, len(materials.table)
         for name in ("pixel", "du", "dv", "source", "direction"):
             params[name] = getattr(rays, name)[axes]
         params["metric"] = rays.metric[np.ix_(axes, axes)]
@@ -189,6 +190,8 @@ class _View:
             out["exit"] = take(engine.viewed(planes["last"], np.float32))
         if want.share:
             out["share"] = take(planes["share"])
+        if want.materials:
+            out["materials"] = take(planes["materials"])
         if want.incomplete:
             out["incomplete"] = take(engine.viewed(planes["incomplete"], np.bool_))
         if want.facts:
@@ -196,13 +199,10 @@ class _View:
         return out
 
 
-def _tile_rows(variant: Variant, channels: int, size: tuple[int, int], tile_bytes: int) -> int:
-    """Rows of a tile: whole blocks, so that facts are summed in the same order whatever the tile."""
-    rows, columns = size
+def _bytes_per_row(variant: Variant, channels: int, columns: int) -> float:
+    """Device memory of one row of a tile's per-class maps."""
     maps = 4 * (variant.steps + 2 * variant.deep + variant.want.share) * channels * columns
-    lanes = variant.want.facts * channels * LANES * FACTS.itemsize / ROWS_PER_BLOCK
-    fit = int(tile_bytes / max(maps + lanes, 1)) // ROWS_PER_BLOCK * ROWS_PER_BLOCK
-    return min(max(fit, ROWS_PER_BLOCK), rows)
+    return maps + variant.want.facts * channels * LANES * FACTS.itemsize / ROWS_PER_BLOCK
 
 
 def _words(table: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:

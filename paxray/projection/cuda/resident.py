@@ -14,6 +14,7 @@ from paxray.projection.cuda.kernels import PARAMS, Variant
 if TYPE_CHECKING:
     from paxray.anatomy.labels import LabelVolume
     from paxray.io.volume import Volume
+    from paxray.projection.materials import Materials
 
 #: ``float32``: attenuation as it came. ``fixed16``: multiples of a 65535th of its maximum, half the memory traffic.
 #: Fixed point and not half precision, whose steps in water's attenuation are 1 / 2048 of it: a homogeneous body would
@@ -26,13 +27,15 @@ FIXED_MAX = 65535
 class Order:
     """The arrays in one order in memory.
 
-    `stride` are the distances of neighbours along i, j, k, in voxels; `mark` stands behind the work that makes them.
+    `stride` are the distances of neighbours along i, j, k, in voxels; `mark` stands behind the work that makes them;
+    `stored` are the voxels of the materials, where there are any.
     """
 
     mu: Buffer
     atoms: Buffer
     stride: tuple[int, int, int]
     mark: Any
+    stored: Buffer | None = None
 
 
 class Resident:
@@ -51,6 +54,8 @@ class Resident:
         How attenuation is kept.
     engine
         Where; torch's current CUDA device by default.
+    materials
+        Basis materials on the same lattice.
 
     Raises
     ------
@@ -61,7 +66,12 @@ class Resident:
     """
 
     def __init__(
-        self, mu: Any, atoms: Any, storage: Storage = "float32", engine: Engine | None = None
+        self,
+        mu: Any,
+        atoms: Any,
+        storage: Storage = "float32",
+        engine: Engine | None = None,
+        materials: Materials | None = None,
     ) -> None:
         if storage not in ("float32", "fixed16"):
             raise ConfigError("unknown storage", expected="float32 or fixed16", found=str(storage))
@@ -86,6 +96,15 @@ class Resident:
         self.atom_bits = _atom_bits(atoms)
         self._mu = self.engine.adopt(np.ascontiguousarray(mu, np.float32) if _on_host(mu) else _float32(mu))
         self._atoms = self.engine.adopt(np.ascontiguousarray(atoms) if _on_host(atoms) else atoms)
+        self.materials = materials
+        self._stored: Buffer | None = None
+        #: ``(entries, materials)`` float32 on the device, where the materials are looked up.
+        self.table: Buffer | None = None
+        if materials is not None:
+            materials.check(self.shape)
+            self._stored = self.engine.adopt(materials.voxels)
+            if materials.table is not None:
+                self.table = self.engine.adopt(materials.table)
         self._mark = self.engine.arrived()
         self._unit: float | None = None
         self._orders: dict[bool, Order] = {}
@@ -119,16 +138,23 @@ class Resident:
             nk, nj, ni = self.shape
             if along_i:
                 # Behind the work on the arrays as they came; views may run on other streams than the first did.
-                engine.await_(self._mark, [self._mu, self._atoms])
+                engine.await_(self._mark, self._buffers())
                 turn = (2, 0, 1)
                 atoms = engine.turned(self._atoms, turn) if self.labelled else self._atoms
                 mu = engine.turned(self._mu, turn)
-                self._orders[True] = Order(mu, atoms, (nk * nj, 1, nj), engine.done())
+                stored = self._stored
+                if stored is not None:
+                    stored = engine.turned(stored, turn if len(stored.shape) == 3 else (0, 3, 1, 2))
+                self._orders[True] = Order(mu, atoms, (nk * nj, 1, nj), engine.done(), stored)
             else:
-                self._orders[False] = Order(self._mu, self._atoms, (1, ni, nj * ni), self._mark)
+                self._orders[False] = Order(self._mu, self._atoms, (1, ni, nj * ni), self._mark, self._stored)
         order = self._orders[along_i]
-        engine.await_(order.mark, [order.mu, order.atoms])
+        engine.await_(order.mark, [b for b in (order.mu, order.atoms, order.stored) if b is not None])
         return order
+
+    def _buffers(self) -> list[Buffer]:
+        """The arrays as they came."""
+        return [b for b in (self._mu, self._atoms, self._stored, self.table) if b is not None]
 
     def _settle(self) -> None:
         """Turn attenuation to how it is kept."""
@@ -157,9 +183,15 @@ class Resident:
         self._mu, self._unit, self._mark = codes, unit, engine.done()
 
 
-def hold(mu: Volume, labels: LabelVolume | None, storage: Storage = "float32") -> Resident:
-    """Send a volume and its labels to torch's current CUDA device, for `paxray.project(..., resident=...)`."""
-    return Resident(mu.array, np.zeros((1, 1, 1), np.uint16) if labels is None else labels.atoms, storage)
+def hold(
+    mu: Volume,
+    labels: LabelVolume | None,
+    storage: Storage = "float32",
+    materials: Materials | None = None,
+) -> Resident:
+    """Send a volume and what belongs to it to torch's current CUDA device, for `paxray.project(..., resident=...)`."""
+    atoms = np.zeros((1, 1, 1), np.uint16) if labels is None else labels.atoms
+    return Resident(mu.array, atoms, storage, materials=materials)
 
 
 def _on_host(array: Any) -> bool:

@@ -1,0 +1,139 @@
+"""Concurrent calls and forks, each in a process of its own: what goes wrong there ends the process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+SCENE = """
+import os, sys, threading
+import numba, numpy as np
+from scenes import affine_of, random_scene
+from paxray.errors import ResourceError
+from paxray.projection.materials import Materials
+from paxray.projection.pose import Pose, Setup, place
+from paxray.projection.project import project
+
+shape = (18, 15, 21)
+mu, labels = random_scene(1, shape, affine_of((1, 1, 1), shape))
+view = place(Pose.named("lao"), Setup(size=(64, 64)), mu.grid.corners_mm)
+materials = Materials(("same",), mu.array[None])
+
+def march(threads=None):
+    found = project(
+        mu, labels, view, ["image", "materials", "presence"], materials=materials, device="cpu", threads=threads
+    )
+    return found.image.tobytes() + found.materials.tobytes() + found.presence.tobytes()
+
+def walk():
+    return project(mu, labels, view, ["image", "path"], method="exact").path_mm.tobytes()
+"""
+
+CONCURRENT = """
+expected = {march: march(), walk: walk()}
+wrong, ready = [], threading.Barrier(4)
+
+def call(job):
+    ready.wait()
+    for n in range(12):
+        if job() != expected[job]:
+            wrong.append(job)
+
+threads = [threading.Thread(target=call, args=(job,)) for job in (march, march, walk, walk)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(numba.threading_layer(), "wrong:", len(wrong))
+"""
+
+FORK = """
+march()
+child = os.fork()
+if child == 0:
+    try:
+        march()
+    except ResourceError as error:
+        print(error.code, flush=True)
+        os._exit(4)
+    print("ran", flush=True)
+    os._exit(0)
+print(numba.threading_layer(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+FORK_WHILE_BUSY = """
+from paxray.projection import threads as module
+
+march()
+held, done = threading.Event(), threading.Event()
+
+def hold():
+    with module.one_at_a_time():
+        held.set()
+        done.wait()
+
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    march()
+    os._exit(0)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+done.set()
+thread.join()
+print("child", code)
+"""
+
+
+def run(script: str, layer: str, tmp_path: Path) -> str:
+    """Run a script under a threading layer, and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SCENE + script],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": f"{TESTS}:{TESTS.parents[1]}",
+            "NUMBA_THREADING_LAYER": layer,
+            "NUMBA_NUM_THREADS": "2",
+            "HOME": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def need(layer: str) -> None:
+    if layer == "omp":
+        pytest.importorskip("numba.np.ufunc.omppool", reason="numba's OpenMP layer is not on this machine")
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+def test_concurrent_calls_take_turns(layer: str, tmp_path: Path) -> None:
+    """numba's own queue ends the process where two threads run at once."""
+    need(layer)
+    assert run(CONCURRENT, layer, tmp_path) == f"{layer} wrong: 0\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere OpenMP survives a fork, or there is none")
+def test_a_fork_that_openmp_would_not_survive_is_refused(tmp_path: Path) -> None:
+    need("omp")
+    assert run(FORK, "omp", tmp_path).split() == ["threading", "omp", "4"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_fork_under_numbas_own_queue_projects(tmp_path: Path) -> None:
+    assert run(FORK, "workqueue", tmp_path).split() == ["ran", "workqueue", "0"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_fork_while_another_thread_projects_does_not_hang(tmp_path: Path) -> None:
+    assert run(FORK_WHILE_BUSY, "workqueue", tmp_path).split() == ["child", "0"]
