@@ -18,12 +18,14 @@ _OPPOSITE = {"left": "right", "right": "left"}
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a class: its name, the catalog file's key concerned, what it is, what to do."""
+    """Something wrong with a class: its name, the catalog file's key concerned (with dots), what it is, what to do."""
 
     name: str
     key: str
     what: str
     do: str = ""
+    expected: str = ""
+    found: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.key}: {self.what}" + (f" ({self.do})" if self.do else "")
@@ -84,6 +86,20 @@ def _no_cycle(catalog: Catalog) -> Iterator[Problem]:
             return  # every class above the cycle would report it again
 
 
+def _recipes_resolve(catalog: Catalog) -> Iterator[Problem]:
+    from paxray.anatomy.recipes.graph import recipe_problem
+
+    sound = True
+    for name in catalog:
+        error = recipe_problem(catalog.graph, name)
+        if error is not None:
+            sound = False
+            key = ".".join(map(str, ("recipe", *error.path)))
+            yield Problem(name, key, error.what, error.do, error.expected, error.found)
+    if sound and not any(_no_cycle(catalog)) and (circle := catalog.graph.circle()):
+        yield Problem(circle[0], "recipe", f"needs itself: {' -> '.join(circle)}")
+
+
 def _twins_agree(catalog: Catalog) -> Iterator[Problem]:
     for name, item in catalog.items():
         if not item.mirror:
@@ -138,6 +154,7 @@ _STRUCTURE: tuple[Callable[[Catalog], Iterator[Problem]], ...] = (
     _words_are_unique,
     _parts_are_known,
     _no_cycle,
+    _recipes_resolve,
     _twins_agree,
     _groups_are_words,
     _colours_are_valid,
