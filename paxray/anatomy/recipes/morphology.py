@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from paxray.anatomy.recipes.region import Box, Region, Underivable, join, overlap, shape_of, within
+from paxray.anatomy.recipes.region import Box, Region, Underivable, grow, join, overlap, shape_of, within
 from paxray.anatomy.recipes.registry import operator
 from paxray.anatomy.recipes.scene import Scene
 from paxray.anatomy.voxels import BoolArray
@@ -18,7 +18,7 @@ def dilate(scene: Scene, of: Region, by_mm: float) -> Region:
     if of.empty:
         return of
     box = scene.around(of.box, by_mm)
-    return Region.of_mask(_within(scene, of.inside(box), by_mm), box)
+    return Region.of_mask(_within(scene, of.inside(box), by_mm), box, _too_fine(scene, by_mm))
 
 
 @operator
@@ -29,7 +29,7 @@ def erode(scene: Scene, of: Region, by_mm: float) -> Region:
     """
     if of.empty:
         return of
-    return Region.of_mask(of.mask & ~_near_outside(scene, of, by_mm), of.box)
+    return Region.of_mask(of.mask & ~_near_outside(scene, of, by_mm), of.box, _too_fine(scene, by_mm))
 
 
 @operator(name="open")
@@ -39,7 +39,7 @@ def open_(scene: Scene, of: Region, by_mm: float) -> Region:
     if eroded.empty:
         return eroded
     mask = of.mask & dilate(scene, eroded, by_mm).inside(of.box)
-    return Region.of_mask(mask, of.box)
+    return Region.of_mask(mask, of.box, _too_fine(scene, by_mm))
 
 
 @operator
@@ -67,22 +67,22 @@ def near(scene: Scene, of: Region, to: Region, within_mm: float) -> Region:
 def shell(
     scene: Scene, of: Region, thickness_mm: float, where: Literal["inside", "outside", "both"] = "inside"
 ) -> Region:
-    """The rind of a region: voxels within ``thickness_mm`` of the other side of its surface.
+    """The rind of a region: voxels within ``thickness_mm`` of the other side of its surface, and in any case those that touch it.
 
     ``inside`` is part of the region, ``outside`` is not, and ``both`` has ``thickness_mm`` on either side. Where the
     scan cuts the region it has no surface.
     """
     if of.empty:
         return of
-    if where == "inside":
-        return Region.of_mask(of.mask & _near_outside(scene, of, thickness_mm), of.box)
-    grown = dilate(scene, of, thickness_mm)
-    outside = grown.mask & ~of.inside(grown.box)
-    outside &= ~scene.unscanned.inside(grown.box)
-    if where == "both":
-        inside = Region(of.box, of.mask & _near_outside(scene, of, thickness_mm))
-        outside |= inside.inside(grown.box)
-    return Region.of_mask(outside, grown.box)
+    box = scene.around(grow(of.box, (1, 1, 1), scene.shape), thickness_mm)
+    mask = of.inside(box)
+    outside = ~mask & ~scene.unscanned.inside(box)
+    out = np.zeros(mask.shape, np.bool_)
+    if where in ("inside", "both"):
+        out |= mask & (_within(scene, outside, thickness_mm) | _touching(outside))
+    if where in ("outside", "both"):
+        out |= outside & (_within(scene, mask, thickness_mm) | _touching(mask))
+    return Region.of_mask(out, box)
 
 
 @operator
@@ -122,3 +122,19 @@ def _near_outside(scene: Scene, of: Region, by_mm: float) -> BoolArray:
     outside = ~of.inside(box)
     outside &= ~scene.unscanned.inside(box)
     return _within(scene, outside, by_mm)[within(of.box, box)]
+
+
+def _touching(mask: BoolArray) -> BoolArray:
+    """A mask widened by its 6-neighbours."""
+    out = mask.copy()
+    for axis in range(3):
+        into, from_ = np.moveaxis(out, axis, 0), np.moveaxis(mask, axis, 0)
+        into[1:] |= from_[:-1]
+        into[:-1] |= from_[1:]
+    return out
+
+
+def _too_fine(scene: Scene, by_mm: float) -> list[str]:
+    """A note where a distance is less than a voxel, so that nothing happens."""
+    finest = min(scene.grid.spacing_mm)
+    return [f"{by_mm:g} mm is less than a voxel of {finest:.3g} mm: it changes nothing"] if by_mm < finest else []

@@ -16,6 +16,12 @@ from paxray.io.volume import Float64
 
 #: ITMIG's line between the visceral and the paravertebral compartment lies this far behind the front of the vertebral bodies.
 ITMIG_LINE_MM = 10.0
+#: Blocks in which the diaphragm's height is interpolated where it is not seen.
+FLOOR_STEP_MM = 5.0
+#: Beyond the columns that tell it, the diaphragm's height is smoothed over this distance.
+FLOOR_SMOOTH_MM = 15.0
+#: A diaphragm falls towards its rim. A lung's underside that is this much higher than `OVERHANG_REACH_MM` beside is no floor.
+OVERHANG_MM, OVERHANG_REACH_MM = 25.0, 20.0
 
 
 @operator
@@ -45,35 +51,47 @@ def between(scene: Scene, of: list[Region], within_: Region) -> Region:
 def below(scene: Scene, of: Region, within_: Region, roof: Region | None = None) -> Region:
     """What of a region lies below a structure, such as the body below the lungs.
 
-    In each column of voxels along the patient the structure's lowest voxel is the floor. Columns that do not meet it
-    take the floor from their neighbours: linearly in between, the nearest one's beyond. With a ``roof`` of what is
-    known to lie below (liver, stomach, spleen), a column's floor is the top of the roof where it meets it, and a floor
-    of the structure higher than the roof reaches anywhere is none: there, the structure hangs over something else.
+    In each column of voxels along the patient the structure's lowest voxel is the floor. Where the structure only hangs
+    over a wall that leans inwards there is no floor: a floor more than `OVERHANG_MM` higher than another one `OVERHANG_REACH_MM`
+    beside it is none. Columns without a floor take it from their neighbours: linearly in between, the nearest one's beyond.
+
+    With a ``roof`` of what is known to lie below (liver, stomach, spleen) no floor lies above the roof's highest point, and a
+    column that meets the roof has its floor there unless the structure's own lies less than `OVERHANG_MM` above.
     """
     if of.empty:
         raise Underivable("nothing to lie below of: the structure is not in the scan")
     axis, rising = scene.long_axis, scene.is_rising(scene.long_axis, UP)
-    floor = _ends(of, scene.shape, axis, lowest=rising)
-    sign = 1 if rising else -1  # heights grow towards the head
-    floor = sign * floor
+    sign = 1 if rising else -1  # heights, in voxels, grow towards the head
+    floor = sign * _ends(of, scene.shape, axis, lowest=rising)
+    across = [n for n in range(3) if n != axis]
+    spacing_mm = [scene.grid.spacing_mm[2 - n] for n in across]
+    overhang = OVERHANG_MM / scene.grid.spacing_mm[2 - axis]
+    top = np.full(floor.shape, np.nan)
     if roof is not None and not roof.empty:
         top = sign * _ends(roof, scene.shape, axis, lowest=not rising)
         floor[floor > np.nanmax(top) + 1] = np.nan
-        # Where both are met the border lies in between; the roof's top voxel stays below.
-        both = np.isfinite(floor) & np.isfinite(top)
-        floor[both] = np.maximum(np.minimum(floor[both], top[both] + 1), top[both] + 0.5)
-        only = np.isnan(floor) & np.isfinite(top)
-        floor[only] = top[only] + 0.5
-    border = _filled_in(floor)
+    floor[_hangs_over(floor, spacing_mm, overhang) & np.isnan(top)] = np.nan
+    on_roof = np.isfinite(top) & ~((floor > top) & (floor <= top + overhang))
+    floor[on_roof] = top[on_roof] + 0.5
+    border = _filled_in(floor, [max(1, round(FLOOR_STEP_MM / s)) for s in spacing_mm])
     box = within_.box
     index = np.arange(box[axis].start, box[axis].stop) * sign
-    height = np.expand_dims(border, axis)[tuple(s if n != axis else slice(None) for n, s in enumerate(box))]
-    index = index.reshape([-1 if n == axis else 1 for n in range(3)])
+    height = np.expand_dims(border[tuple(box[n] for n in across)], axis)
+    mask = within_.mask & (index.reshape([-1 if n == axis else 1 for n in range(3)]) < height)
     common = overlap(of.box, box)
-    mask = within_.mask & (index < height)
     if common is not None:
         mask[within(common, box)] &= ~of.mask[within(common, of.box)]
     return Region.of_mask(mask, box)
+
+
+def _hangs_over(floor: Float64, spacing_mm: list[float], overhang: float) -> BoolArray:
+    """Where a floor lies far above another one beside it, in voxels."""
+    from scipy.ndimage import minimum_filter
+
+    size = [2 * round(OVERHANG_REACH_MM / s) + 1 for s in spacing_mm]
+    lowest = minimum_filter(np.where(np.isfinite(floor), floor, np.inf), size, mode="nearest")
+    out: BoolArray = floor > lowest + overhang
+    return out
 
 
 def _ends(of: Region, shape: tuple[int, int, int], axis: int, *, lowest: bool) -> Float64:
@@ -87,28 +105,36 @@ def _ends(of: Region, shape: tuple[int, int, int], axis: int, *, lowest: bool) -
     return out
 
 
-def _filled_in(height: Float64, step: int = 4) -> Float64:
-    """A map of heights with its gaps filled: linearly between what is known, with the nearest value beyond."""
+def _filled_in(height: Float64, step: list[int]) -> Float64:
+    """A map of heights with its gaps filled: linearly between what is known, with the nearest value beyond, and smoothed.
+
+    The gaps are filled in blocks of ``step`` pixels: a surface as smooth as a diaphragm needs no more.
+    """
     from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
+    from scipy.ndimage import gaussian_filter, map_coordinates
 
     known = np.isfinite(height)
     if not known.any():
         raise Underivable("the diaphragm's height cannot be told: no column meets it")
     if known.all():
         return height
-    out = height.copy()
-    # A surface as smooth as a diaphragm needs no more points than one in `step` x `step`.
-    thin = np.zeros_like(known)
-    thin[::step, ::step] = True
-    chosen = np.argwhere(known & thin)
-    if len(chosen) < 16:
-        chosen = np.argwhere(known)
-    values, gaps = height[tuple(chosen.T)], np.argwhere(~known)
-    if len(chosen) > 3 and np.ptp(chosen, axis=0).min() > 0:
-        out[tuple(gaps.T)] = LinearNDInterpolator(chosen, values)(gaps)
-    rest = np.argwhere(np.isnan(out))
+    padded = np.pad(height, [(0, -n % s) for n, s in zip(height.shape, step, strict=True)], constant_values=np.nan)
+    rows, columns = (n // s for n, s in zip(padded.shape, step, strict=True))
+    blocks = padded.reshape(rows, step[0], columns, step[1])
+    counts = np.isfinite(blocks).sum(axis=(1, 3))
+    coarse = np.nansum(blocks, axis=(1, 3)) / np.where(counts, counts, np.nan)
+    points, gaps = np.argwhere(counts > 0), np.argwhere(counts == 0)
+    values = coarse[tuple(points.T)]
+    # Points on one line span nothing to interpolate in.
+    if len(gaps) and np.linalg.matrix_rank(points - points[0]) == 2:
+        coarse[tuple(gaps.T)] = LinearNDInterpolator(points, values)(gaps)
+    rest = np.argwhere(np.isnan(coarse))
     if len(rest):
-        out[tuple(rest.T)] = NearestNDInterpolator(chosen, values)(rest)
+        coarse[tuple(rest.T)] = NearestNDInterpolator(points, values)(rest)
+    smooth = np.where(counts > 0, coarse, gaussian_filter(coarse, FLOOR_SMOOTH_MM / FLOOR_STEP_MM, mode="nearest"))
+    out = height.copy()
+    at = (np.argwhere(~known) - (np.array(step) - 1) / 2) / step
+    out[~known] = map_coordinates(smooth, at.T, order=1, mode="nearest")
     return out
 
 
