@@ -295,17 +295,19 @@ def _numbers(document: Document, key: str, entry: Mapping[str, Any]) -> range:
             found=key,
         )
     if span is None:
-        return range(1)
+        return range(1)  # 0: there is no number to write out
     match = re.fullmatch(r"(\d{1,3})\s*-\s*(\d{1,3})", str(span))
-    if not match or int(match[1]) > int(match[2]):
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise document.error((*at, "numbers"), "not a span of numbers", expected="such as 1-12", found=span)
     return range(int(match[1]), int(match[2]) + 1)
 
 
 def _for_number(value: Any, number: int) -> Any:
-    """Write out ``{n}`` throughout a value."""
-    if isinstance(value, str):
-        return value.replace("{n}", str(number)) if number else value
+    """Write out ``{n}``, ``{n+1}`` and ``{n-1}`` throughout a value; 0 stands for no number."""
+    if isinstance(value, str) and number:
+        for word, of in (("{n}", number), ("{n+1}", number + 1), ("{n-1}", number - 1)):
+            value = value.replace(word, str(of))
+        return value
     if isinstance(value, list):
         return [_for_number(item, number) for item in value]
     if isinstance(value, dict):

@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 export_app = typer.Typer(help="Write a data set in another format.", no_args_is_help=True)
 classes_app = typer.Typer(
-    help="The anatomy classes: which there are and how they nest.", no_args_is_help=True
+    help="The anatomy classes: which there are, how they nest, and one of your own.", no_args_is_help=True
 )
 
 for command in (build.scan, build.build, build.project, data.report, data.verify, build.phantom):
@@ -35,6 +35,8 @@ for name, command in (
     ("show", classes.classes_show),
     ("tree", classes.classes_tree),
     ("check", classes.classes_check),
+    ("add", classes.classes_add),
+    ("preview", classes.classes_preview),
 ):
     classes_app.command(name)(command)
 

@@ -60,7 +60,7 @@ def fit_midline(scene: Scene, spine: Region | None, sternum: Region | None) -> M
         Neither is there, or the plane leans by more than `MAX_LEAN_DEG`.
     """
     points = {
-        name: _centres(scene, region)
+        name: scene.centre_line(region)
         for name, region in (("spine", spine), ("sternum", sternum))
         if region is not None and not region.empty
     }
@@ -94,17 +94,6 @@ def fit_midline(scene: Scene, spine: Region | None, sternum: Region | None) -> M
     return Midline(normal, float(normal @ [at, centre[1], centre[2]]), note)
 
 
-def _centres(scene: Scene, region: Region, step_mm: float = 5.0) -> Float64:
-    """``(n, 3)`` centroids of a region, one for every ``step_mm`` along the patient."""
-    world = scene.world(region)
-    bins = np.floor(world[:, 2] / step_mm).astype(np.int64)
-    bins -= bins.min()
-    counts = np.bincount(bins)
-    sums = np.column_stack([np.bincount(bins, world[:, axis]) for axis in range(3)])
-    filled = counts > 0
-    return np.asarray(sums[filled] / counts[filled, None])
-
-
 def midline(scene: Scene, spine: Region | None, sternum: Region | None) -> Midline:
     """`fit_midline`, once per pair of structures. `Underivable` as there."""
 
@@ -114,7 +103,7 @@ def midline(scene: Scene, spine: Region | None, sternum: Region | None) -> Midli
         except Underivable as error:
             return error
 
-    key = ("midline", *(None if r is None else (str(r.box), r.count()) for r in (spine, sternum)))
+    key = ("midline", *(None if r is None else r.identity for r in (spine, sternum)))
     found = scene.once(key, fit)
     if isinstance(found, Underivable):
         raise Underivable(str(found))

@@ -31,7 +31,7 @@ def derive(
     names: Iterable[str] | None = None,
     *,
     unscanned: str = "unscanned",
-    threads: int = 2,
+    threads: int = 0,
 ) -> LabelVolume:
     """Add the catalog's derived classes to a label volume: recipes first, then unions.
 
@@ -51,7 +51,7 @@ def derive(
     unscanned
         The class of voxels that the scanner did not reconstruct, if there is one: there, anatomy goes on unseen.
     threads
-        For distance transforms.
+        For distance transforms; 0 takes as many as there are processors.
 
     Returns
     -------

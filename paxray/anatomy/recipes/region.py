@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +71,13 @@ class Region:
     def known(self) -> bool:
         """Whether somebody looked for it."""
         return self.status is not Status.UNKNOWN
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of its voxels: equal for equal regions."""
+        digest = hashlib.blake2b(np.packbits(self.mask), digest_size=16)
+        digest.update(repr(self.box).encode())
+        return digest.hexdigest()
 
     def count(self) -> int:
         """The number of voxels."""

@@ -8,13 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.anatomy.recipes.region import (
-    Box,
-    Region,
-    Underivable,
-    grow,
-    shape_of,
-)
+from paxray.anatomy.recipes.region import Box, Region, Underivable, grow
 from paxray.anatomy.voxels import BoolArray
 from paxray.io.volume import Float64, Grid
 
@@ -36,7 +30,7 @@ class Scene:
     unscanned
         Voxels that the scanner did not reconstruct: beyond the scan, as what lies outside the array.
     threads
-        For distance transforms.
+        For distance transforms; 0 takes as many as there are processors.
     """
 
     def __init__(
@@ -44,7 +38,7 @@ class Scene:
         grid: Grid,
         hu: NDArray[Any] | None = None,
         unscanned: Region | None = None,
-        threads: int = 2,
+        threads: int = 0,
     ) -> None:
         self.grid = grid
         self.unscanned = unscanned or Region.nothing()
@@ -152,13 +146,23 @@ class Scene:
         out = np.full(target.shape, np.inf, np.float32)
         index = np.indices(target.shape).reshape(3, -1).T[:, ::-1] @ self.grid.affine[:3, :3].T
         tree = KDTree(index[target.reshape(-1)])
-        distance, _ = tree.query(index, distance_upper_bound=upper_mm * (1 + 1e-6) + 1e-6, workers=self._threads)
+        distance, _ = tree.query(index, distance_upper_bound=upper_mm * (1 + 1e-6) + 1e-6, workers=self._threads or -1)
         return distance.astype(np.float32).reshape(target.shape)
 
     def world(self, region: Region) -> Float64:
         """``(n, 3)`` world LPS mm of a region's voxel centres."""
         return self.grid.to_world(region.indices())
 
-    def blank(self, box: Box) -> BoolArray:
-        """An empty mask of a box's shape."""
-        return np.zeros(shape_of(box), np.bool_)
+    def centre_line(self, region: Region, step_mm: float = 5.0) -> Float64:
+        """``(n, 3)`` centroids of a region, one for every ``step_mm`` along the patient that it reaches; world mm."""
+
+        def find() -> Float64:
+            world = self.world(region)
+            bins = np.floor(world[:, 2] / step_mm).astype(np.int64)
+            bins -= bins.min()
+            counts = np.bincount(bins)
+            sums = np.column_stack([np.bincount(bins, world[:, axis]) for axis in range(3)])
+            filled = counts > 0
+            return np.asarray(sums[filled] / counts[filled, None])
+
+        return self.once(("centre line", region.identity, step_mm), find)

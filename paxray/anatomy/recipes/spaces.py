@@ -126,7 +126,7 @@ def _filled_in(height: Float64, step: list[int]) -> Float64:
     points, gaps = np.argwhere(counts > 0), np.argwhere(counts == 0)
     values = coarse[tuple(points.T)]
     # Points on one line span nothing to interpolate in.
-    if len(gaps) and np.linalg.matrix_rank(points - points[0]) == 2:
+    if len(gaps) and _spans_a_plane(points):
         coarse[tuple(gaps.T)] = LinearNDInterpolator(points, values)(gaps)
     rest = np.argwhere(np.isnan(coarse))
     if len(rest):
@@ -136,6 +136,13 @@ def _filled_in(height: Float64, step: list[int]) -> Float64:
     at = (np.argwhere(~known) - (np.array(step) - 1) / 2) / step
     out[~known] = map_coordinates(smooth, at.T, order=1, mode="nearest")
     return out
+
+
+def _spans_a_plane(points: NDArray[np.int64]) -> bool:
+    """Whether 2D points do not all lie on one line."""
+    from_first = points - points[0]
+    farthest = from_first[np.abs(from_first).sum(axis=1).argmax()]
+    return bool((from_first @ [-farthest[1], farthest[0]]).any())
 
 
 @operator(

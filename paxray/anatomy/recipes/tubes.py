@@ -105,7 +105,7 @@ def carina_mm(scene: Scene, airway: Region) -> Float64:
         a, b = np.unravel_index(int(apart.argmin()), apart.shape)
         return np.asarray((one[a] + other[b]) / 2)
 
-    found = scene.once(("carina", str(airway.box), airway.count()), find)
+    found = scene.once(("carina", airway.identity), find)
     if isinstance(found, str):
         raise Underivable(found)
     return found
@@ -136,7 +136,7 @@ def aorta_part(scene: Scene, of: Region, part: Literal["ascending", "arch", "des
     """
     if of.empty:
         return of
-    parts = scene.once(("aorta", str(of.box), of.count()), lambda: _aorta_parts(scene, of))
+    parts = scene.once(("aorta", of.identity), lambda: _aorta_parts(scene, of))
     if isinstance(parts, str):
         raise Underivable(parts)
     return Region.of_mask(parts == ("arch", "ascending", "descending").index(part) + 1, of.box)
@@ -188,7 +188,7 @@ def course(
         return of
     if spine.empty:
         raise Underivable("a rib's course starts at the spine, which is not in the scan")
-    key = ("course", str(of.box), of.count(), str(spine.box))
+    key = ("course", of.identity, spine.identity, sternum.identity if sternum else None)
     behind = scene.once(key, lambda: _behind_turn(scene, of, spine, sternum))
     return Region.of_mask(behind if part == "posterior" else of.mask & ~behind, of.box)
 
@@ -220,8 +220,8 @@ def course_mm(scene: Scene, of: Region, start: Region) -> Float64:
 
     Returns
     -------
-    ``(n,)`` mm, in the order of ``of.mask``'s voxels: the shortest way through the structure from the voxels of it that are nearest
-    to ``start``. A piece that hangs not together with the rest is reached from its nearest voxel, across the gap.
+    ``(n,)`` mm, in the order of ``of.mask``'s voxels: the shortest way through the structure from its voxel nearest to the
+    centre line of ``start``. A piece that hangs not together with the rest is reached from its nearest voxel, across the gap.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components, dijkstra
@@ -244,7 +244,7 @@ def course_mm(scene: Scene, of: Region, start: Region) -> Float64:
     weight = np.linalg.norm(points[row] - points[column], axis=1)
     graph = coo_matrix((weight, (row, column)), (len(points), len(points))).tocsr()
     pieces, piece_of = connected_components(graph, directed=False)
-    away = KDTree(scene.world(start)).query(points)[0]
+    away = KDTree(scene.centre_line(start)).query(points)[0]
     # The first piece is the one at the start; the nearest piece not reached yet is hung on to what is.
     source = np.flatnonzero(away <= away.min() + 1e-6)
     along = np.asarray(dijkstra(graph, directed=False, indices=source, min_only=True))
