@@ -16,6 +16,8 @@ from paxray.io.volume import Float64
 
 #: ITMIG's line between the visceral and the paravertebral compartment lies this far behind the front of the vertebral bodies.
 ITMIG_LINE_MM = 10.0
+#: The front of the organs is evened out over this distance along the patient.
+FRONT_REACH_MM = 10.0
 #: Blocks in which the diaphragm's height is interpolated where it is not seen.
 FLOOR_STEP_MM = 5.0
 #: Beyond the columns that tell it, the diaphragm's height is smoothed over this distance.
@@ -160,9 +162,9 @@ def mediastinal_compartment(
 ) -> Region:
     """A compartment of the mediastinum after ITMIG: prevascular, visceral, paravertebral.
 
-    Anterior lies in front of the foremost organ of its axial slice, column by column, the profile going on from the
-    nearest column beside the organs; posterior lies behind the line 10 mm behind the front of the vertebral bodies
-    and is no organ; the middle is the rest, the organs included.
+    Anterior lies in front of the organs of its axial slice, that is, of their common hull; beside them, in front of the
+    foremost. Posterior lies behind the line 10 mm behind the front of the vertebral bodies and is no organ. The middle is
+    the rest, the organs included.
     """
     if of.empty:
         return of
@@ -196,13 +198,21 @@ def _spine_front_mm(scene: Scene, box: Box, spine: Region) -> Float64:
 
 
 def _organ_front_mm(scene: Scene, inside: BoolArray, y: NDArray[np.float64]) -> Float64:
-    """How far to the front the organs reach, per axial slice and column; +inf in slices without organs."""
-    axis = scene.array_axis(BACK)
-    front = np.where(inside, y, np.inf).min(axis=axis, keepdims=True)
-    along = np.moveaxis(front, scene.long_axis, 0)
-    for plane in along:
-        row = plane.reshape(-1)
-        met = np.flatnonzero(np.isfinite(row))
-        if met.size:
-            plane[...] = np.interp(np.arange(row.size), met, row[met]).reshape(plane.shape)
-    return front
+    """The front of the organs' common hull per axial slice, column by column; broadcasts to the box.
+
+    Beside the organs it is that of the foremost one, and it lies nowhere behind that of a slice within `FRONT_REACH_MM` along the
+    patient; +inf where there are no organs.
+    """
+    from scipy.ndimage import minimum_filter1d
+
+    axis, along = scene.array_axis(BACK), scene.long_axis
+    hulls = np.zeros_like(inside)
+    for plane, hull in zip(np.moveaxis(inside, along, 0), np.moveaxis(hulls, along, 0), strict=True):
+        hull[...] = hull_2d(plane)
+    front = np.moveaxis(np.where(hulls, y, np.inf).min(axis=axis, keepdims=True), along, 0)
+    flat = front.reshape(front.shape[0], -1)
+    foremost = flat.min(axis=1, keepdims=True)
+    flat = np.where(np.isfinite(flat), flat, foremost)
+    reach = 2 * round(FRONT_REACH_MM / scene.grid.spacing_mm[2 - along]) + 1
+    flat = minimum_filter1d(flat, reach, axis=0, mode="nearest")
+    return np.moveaxis(flat.reshape(front.shape), 0, along)
