@@ -270,6 +270,8 @@ class _Run:
             return made
         notes = dict.fromkeys(note for region in (*inputs, made) for note in region.notes)
         partial = any(region.status is Status.PARTIAL for region in inputs)
+        if made.empty and partial:
+            return Region.nothing(Status.UNKNOWN, *notes, "nothing was found, and not all that it is made of is known")
         if made.empty:
-            return Region.nothing(Status.UNKNOWN if partial else Status.ABSENT, *notes)
+            return Region.nothing(Status.ABSENT, *notes)
         return replace(made, status=Status.PARTIAL if partial else Status.PRESENT, notes=tuple(notes))

@@ -102,8 +102,9 @@ def carina_mm(scene: Scene, airway: Region) -> Float64:
             return "the carina is not seen: in no axial slice does the airway have two branches"
         one, other = (here.points_mm(branch) for branch in here.branches[:2])
         apart = cdist(one, other)
-        a, b = np.unravel_index(int(apart.argmin()), apart.shape)
-        return np.asarray((one[a] + other[b]) / 2)
+        # Parallel walls are nearest in many places: the middle of them.
+        a, b = np.nonzero(apart <= apart.min() + 1e-6)
+        return np.asarray((one[a].mean(axis=0) + other[b].mean(axis=0)) / 2)
 
     found = scene.once(("carina", airway.identity), find)
     if isinstance(found, str):
