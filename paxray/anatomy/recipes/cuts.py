@@ -110,7 +110,7 @@ def midline(scene: Scene, spine: Region | None, sternum: Region | None) -> Midli
     return found
 
 
-@operator(classes={"spine": "vertebrae", "sternum": "sternum"})
+@operator(classes={"spine": "vertebrae", "sternum": "sternum"}, landmarks=("spine", "sternum"))
 def side(
     scene: Scene,
     of: Region,

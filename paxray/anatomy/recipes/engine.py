@@ -240,6 +240,7 @@ class _Run:
         assert node.operator is not None
         given: dict[str, Any] = {}
         inputs: list[Region] = []
+        material: list[Region] = []  # whose voxels the outcome is made of
         for word, value in node.arguments.items():
             parameter = node.operator.parameters[word]
             if isinstance(value, Node):
@@ -250,9 +251,11 @@ class _Run:
                     continue
                 given[word] = region
                 inputs.append(region)
+                material += [] if parameter.landmark else [region]
             elif isinstance(value, tuple):
                 given[word] = [self._get(item) for item in value]
                 inputs += given[word]
+                material += [] if parameter.landmark else given[word]
             elif isinstance(value, LevelNode):
                 of = None if value.of is None else self._get(value.of)
                 given[word] = Level(value.kind, of, value.offset_mm)
@@ -269,7 +272,7 @@ class _Run:
         if node.operator.tolerant:
             return made
         notes = dict.fromkeys(note for region in (*inputs, made) for note in region.notes)
-        partial = any(region.status is Status.PARTIAL for region in inputs)
+        partial = any(region.status is Status.PARTIAL for region in material)
         if made.empty and partial:
             return Region.nothing(Status.UNKNOWN, *notes, "nothing was found, and not all that it is made of is known")
         if made.empty:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -43,6 +43,8 @@ class Parameter:
         A region that the operator can do without: it gets None.
     python
         The parameter's name in Python, where a trailing underscore keeps clear of a keyword (``from_``).
+    landmark
+        A region that only says where to cut.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Parameter:
     default: Any = None
     may_be_unknown: bool = False
     python: str = ""
+    landmark: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def operator(
     version: int = 1,
     tolerant: bool = False,
     classes: Mapping[str, str | list[str]] | None = None,
+    landmarks: Collection[str] = (),
 ) -> Any:
     """Mark a function ``(scene, ...) -> Region`` as an operator.
 
@@ -114,18 +118,23 @@ def operator(
         It wants to be called although some of its regions are unknown.
     classes
         Regions that need not be given, and the classes that are then taken.
+    landmarks
+        Regions that only say where to cut: a partial one (a spine without its neck) makes nothing partial. Levels are
+        landmarks by nature.
     """
 
     def mark(inner: _F) -> _F:
         inner.__paxray_operator__ = Operator(  # type: ignore[attr-defined]
-            name or inner.__name__.rstrip("_"), inner, _parameters(inner, classes or {}), version, tolerant
+            name or inner.__name__.rstrip("_"), inner, _parameters(inner, classes or {}, landmarks), version, tolerant
         )
         return inner
 
     return mark if function is None else mark(function)
 
 
-def _parameters(function: Callable[..., Any], classes: Mapping[str, Any]) -> dict[str, Parameter]:
+def _parameters(
+    function: Callable[..., Any], classes: Mapping[str, Any], landmarks: Collection[str]
+) -> dict[str, Parameter]:
     hints = typing.get_type_hints(function)
     out = {}
     # The first parameter is the scene.
@@ -134,7 +143,7 @@ def _parameters(function: Callable[..., Any], classes: Mapping[str, Any]) -> dic
         kind, choices, optional = _kind_of(hints[item.name], function, item.name)
         has_default = word in classes or item.default is not inspect.Parameter.empty
         default = classes.get(word, item.default) if has_default else None
-        out[word] = Parameter(word, kind, choices, not has_default, default, optional, item.name)
+        out[word] = Parameter(word, kind, choices, not has_default, default, optional, item.name, word in landmarks)
     return out
 
 

@@ -49,7 +49,7 @@ def between(scene: Scene, of: list[Region], within_: Region) -> Region:
     return Region.of_mask(out, box)
 
 
-@operator
+@operator(landmarks=("roof",))
 def below(scene: Scene, of: Region, within_: Region, roof: Region | None = None) -> Region:
     """What of a region lies below a structure, such as the body below the lungs.
 
@@ -151,7 +151,8 @@ def _spans_a_plane(points: NDArray[np.int64]) -> bool:
     classes={
         "organs": ["heart", "aorta", "venae_cavae", "brachiocephalic_veins", "trachea", "esophagus"],
         "spine": "vertebrae",
-    }
+    },
+    landmarks=("spine",),
 )
 def mediastinal_compartment(
     scene: Scene,

@@ -172,7 +172,7 @@ def _aorta_parts(scene: Scene, of: Region) -> NDArray[np.uint8] | str:
     return out
 
 
-@operator(classes={"spine": "vertebrae", "sternum": "sternum"})
+@operator(classes={"spine": "vertebrae", "sternum": "sternum"}, landmarks=("spine", "sternum"))
 def course(
     scene: Scene,
     of: Region,

@@ -206,6 +206,14 @@ def test_status_follows_the_inputs(recipe, a, b, expected):
     assert (expected == "unknown") == bool(made.notes.get("c")) or expected == "partial"
 
 
+def test_a_partial_landmark_makes_nothing_partial():
+    classes = [cls("a"), cls("b"), cls("half", {"side": {"of": "a", "side": "left", "spine": "b", "sternum": "b"}})]
+    classes.append(cls("top", {"split": {"of": "a", "keep": "above", "at": {"bottom_of": "b"}}}))
+    spine = box(GRID, (-2, 5, -99), (2, 9, 99))
+    made = derived(classes, {"a": BALL, "b": spine}, status={"b": Status.PARTIAL})
+    assert made.status["half"] is made.status["top"] is Status.PRESENT
+
+
 def test_a_note_reaches_what_is_made_of_it():
     classes = [
         cls("a"),
