@@ -1,4 +1,4 @@
-"""One class, one look: three CT planes and two radiographs with the class drawn in, its volume, and what to beware of."""
+"""One class, one look: three CT planes and two radiographs, its volume, and what to beware of."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def preview(
 
     Returns
     -------
-    ``class``, ``status``, ``volume_ml``, ``warnings`` (sentences), ``picture`` (path; None where there is nothing to draw).
+    ``class``, ``status``, ``volume_ml``, ``warnings`` (sentences), ``picture`` (path, or None).
     """
     catalog = load_catalog(catalog_file)
     item = catalog[catalog.resolve(name)]
@@ -168,7 +168,9 @@ def _radiographs(
     out = []
     for pose in ("pa", "lateral_left"):
         view = place(Pose.named(pose), Setup(size=(TILE_PX, TILE_PX)), extent, faces)
-        made = project(mu, labels, view, ("image", "presence", "incomplete"), classes=[item.name], unscanned=UNSCANNED)
+        made = project(
+            mu, labels, view, ("image", "presence", "incomplete"), classes=[item.name], unscanned=UNSCANNED
+        )
         assert made.image is not None
         picture, _ = render_display(made.image, None, made.incomplete)
         out.append(draw_overlay(picture, [(made.mask(item.name), item.colour)]))

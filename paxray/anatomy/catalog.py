@@ -266,7 +266,9 @@ def _read_classes(
         document.check_keys(("classes", key), written, _FIELDS)
         sides: tuple[Laterality, ...] = _SIDES if "{side}" in str(key) else ("",)
         for number, side in itertools.product(_numbers(document, key, written), sides):
-            entry = {_for_number(k, number): _for_number(v, number) for k, v in written.items() if k != "numbers"}
+            entry = {
+                _for_number(k, number): _for_number(v, number) for k, v in written.items() if k != "numbers"
+            }
             twin_key = _for_number(key, number)
             name = _for_side(twin_key, side)
             if not isinstance(name, str) or not _NAME.match(name):

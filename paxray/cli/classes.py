@@ -110,7 +110,8 @@ def classes_tree(
 
 
 STARTER = """\
-# A class of your own. See docs/classes.md for all operators; `paxray classes check --classes THIS` looks for mistakes,
+# A class of your own. See docs/classes.md for all operators; `paxray classes check --classes THIS`
+# looks for mistakes,
 # `paxray classes preview {name} CT --labels MASKS --classes THIS` draws it.
 classes:
   {name}:
@@ -120,7 +121,7 @@ classes:
     # synonyms: [another name]
     # parts: [heart, aorta]       # classes that it contains; it is closed over them
 
-    # How it is derived where no mask file draws it. Remove this for a class that your masks bring, or for a plain union.
+    # How it is derived where no mask file draws it. Remove this if your masks bring the class, or for a plain union.
     recipe:
       # what lies within 5 mm around the aorta, the aorta left out
       difference: {{of: {{dilate: {{of: aorta, by_mm: 5}}}}, minus: aorta}}
@@ -165,7 +166,9 @@ def classes_add(
     except ConfigError:
         path.unlink()
         raise
-    out.print(f"[bold]{escape(str(path))}[/]: edit it, then give it to any command as --classes {escape(str(path))}")
+    out.print(
+        f"[bold]{escape(str(path))}[/]: edit it, then give it to any command as --classes {escape(str(path))}"
+    )
 
 
 @guarded

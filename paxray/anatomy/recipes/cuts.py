@@ -50,9 +50,9 @@ class Midline:
 def fit_midline(scene: Scene, spine: Region | None, sternum: Region | None) -> Midline:
     """Fit a plane to the spine and the sternum.
 
-    The centroids of both, every 5 mm along the patient, each weighing the same, give ``x = a + b y + c z`` by least squares. With
-    the spine alone the plane keeps the patient's front-to-back direction (b = 0), with the sternum alone too, and
-    either is noted.
+    The centroids of both, every 5 mm along the patient, each weighing the same, give ``x = a + b y + c z`` by least
+    squares. With the spine alone the plane keeps the patient's front-to-back direction (b = 0), with the sternum
+    alone too, and either is noted.
 
     Raises
     ------

@@ -75,7 +75,9 @@ def derive(
     wanted = list(catalog) if names is None else [catalog.resolve(name) for name in names]
     run = _Run(labels, catalog, graph, ct, unscanned, threads)
     made = run.make(wanted)
-    notes = dict(labels.notes) | {name: "; ".join(region.notes) for name, region in made.items() if region.notes}
+    notes = dict(labels.notes) | {
+        name: "; ".join(region.notes) for name, region in made.items() if region.notes
+    }
     for name, region in made.items():
         made[name] = replace(region, notes=())
     if made:
@@ -182,7 +184,7 @@ class _Run:
         def judge(name: str) -> bool:
             if name not in plain:
                 parts = self._graph.proper_parts(name)
-                plain[name] = not self._by_recipe(name) and all([judge(part) for part in parts])
+                plain[name] = not self._by_recipe(name) and all(judge(part) for part in parts)
             return plain[name]
 
         return frozenset(name for name in self._catalog if judge(name))
@@ -240,6 +242,7 @@ class _Run:
         assert node.operator is not None
         given: dict[str, Any] = {}
         inputs: list[Region] = []
+        left_out: list[str] = []
         material: list[Region] = []  # whose voxels the outcome is made of
         for word, value in node.arguments.items():
             parameter = node.operator.parameters[word]
@@ -254,6 +257,9 @@ class _Run:
                 material += [] if parameter.landmark else [region]
             elif isinstance(value, tuple):
                 given[word] = [self._get(item) for item in value]
+                if parameter.may_be_unknown:
+                    left_out += [item.name for item in value if not self._get(item).known]
+                    given[word] = [region for region in given[word] if region.known]
                 inputs += given[word]
                 material += [] if parameter.landmark else given[word]
             elif isinstance(value, LevelNode):
@@ -265,16 +271,19 @@ class _Run:
         missing = [note for region in inputs if not region.known for note in region.notes]
         if not node.operator.tolerant and any(not region.known for region in inputs):
             return Region.nothing(Status.UNKNOWN, *dict.fromkeys(missing))
+        notes = [f"made without '{name}', of which nothing is known" for name in left_out]
         try:
             made = node.operator.run(self._scene, given)
         except Underivable as error:
             return Region.nothing(Status.UNKNOWN, str(error))
+        notes = list(dict.fromkeys([note for r in (*inputs, made) for note in r.notes] + notes))
         if node.operator.tolerant:
-            return made
-        notes = dict.fromkeys(note for region in (*inputs, made) for note in region.notes)
+            return replace(made, notes=tuple(notes))
         partial = any(region.status is Status.PARTIAL for region in material)
         if made.empty and partial:
-            return Region.nothing(Status.UNKNOWN, *notes, "nothing was found, and not all that it is made of is known")
+            return Region.nothing(
+                Status.UNKNOWN, *notes, "nothing was found, and not all that it is made of is known"
+            )
         if made.empty:
             return Region.nothing(Status.ABSENT, *notes)
         return replace(made, status=Status.PARTIAL if partial else Status.PRESENT, notes=tuple(notes))

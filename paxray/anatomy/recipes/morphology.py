@@ -25,7 +25,8 @@ def dilate(scene: Scene, of: Region, by_mm: float) -> Region:
 def erode(scene: Scene, of: Region, by_mm: float) -> Region:
     """The voxels of a region that lie deeper in it than ``by_mm``.
 
-    Beyond the array, and where the scanner reconstructed nothing, the region goes on: what the scan cuts has no surface there.
+    Beyond the array, and where the scanner reconstructed nothing, the region goes on: what the scan cuts has no
+    surface there.
     """
     if of.empty:
         return of
@@ -67,7 +68,8 @@ def near(scene: Scene, of: Region, to: Region, within_mm: float) -> Region:
 def shell(
     scene: Scene, of: Region, thickness_mm: float, where: Literal["inside", "outside", "both"] = "inside"
 ) -> Region:
-    """The rind of a region: voxels within ``thickness_mm`` of the other side of its surface, and in any case those that touch it.
+    """The rind of a region: voxels within ``thickness_mm`` of the other side of its surface, and in any case those
+    that touch it.
 
     ``inside`` is part of the region, ``outside`` is not, and ``both`` has ``thickness_mm`` on either side. Where the
     scan cuts the region it has no surface.
@@ -137,4 +139,8 @@ def _touching(mask: BoolArray) -> BoolArray:
 def _too_fine(scene: Scene, by_mm: float) -> list[str]:
     """A note where a distance is less than a voxel, so that nothing happens."""
     finest = min(scene.grid.spacing_mm)
-    return [f"{by_mm:g} mm is less than a voxel of {finest:.3g} mm: it changes nothing"] if by_mm < finest else []
+    return (
+        [f"{by_mm:g} mm is less than a voxel of {finest:.3g} mm: it changes nothing"]
+        if by_mm < finest
+        else []
+    )

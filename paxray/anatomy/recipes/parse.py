@@ -185,9 +185,7 @@ def _text(value: Any) -> Any:
     return value
 
 
-def _value(
-    parameter: Parameter, value: Any, resolve: Callable[[str], str], path: tuple[Any, ...]
-) -> Any:
+def _value(parameter: Parameter, value: Any, resolve: Callable[[str], str], path: tuple[Any, ...]) -> Any:
     if parameter.kind == "region":
         return parse(value, resolve, path)
     if parameter.kind == "regions":
@@ -195,9 +193,7 @@ def _value(
         if many and not value:
             raise RecipeError(path, "an empty list", expected="a list of recipes")
         items = list(value) if many else [value]
-        return tuple(
-            parse(item, resolve, (*path, n) if many else path) for n, item in enumerate(items)
-        )
+        return tuple(parse(item, resolve, (*path, n) if many else path) for n, item in enumerate(items))
     if parameter.kind == "level":
         return _level(value, resolve, path)
     if parameter.kind == "choice":
@@ -241,7 +237,9 @@ def _level(value: Any, resolve: Callable[[str], str], path: tuple[Any, ...]) -> 
         raise RecipeError(
             path,
             "this is no level",
-            expected="one of " + ", ".join(LEVEL_WORDS) + " with a class, `offset_mm` if wanted; or a number in mm",
+            expected="one of "
+            + ", ".join(LEVEL_WORDS)
+            + " with a class, `offset_mm` if wanted; or a number in mm",
             found=value,
             do=suggest(str(next(iter(value), "")), LEVEL_WORDS) if isinstance(value, dict) else "",
         )

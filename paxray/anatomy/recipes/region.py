@@ -19,7 +19,7 @@ Box = tuple[slice, slice, slice]
 EMPTY_BOX: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
 
 
-class Underivable(Exception):
+class Underivable(Exception):  # noqa: N818 (an answer, not a fault)
     """Raised by an operator that cannot say what is asked for; the class is then `unknown`, for this reason."""
 
 
@@ -75,7 +75,7 @@ class Region:
     @cached_property
     def identity(self) -> str:
         """A digest of its voxels: equal for equal regions."""
-        digest = hashlib.blake2b(np.packbits(self.mask), digest_size=16)
+        digest = hashlib.blake2b(np.packbits(self.mask).tobytes(), digest_size=16)
         digest.update(repr(self.box).encode())
         return digest.hexdigest()
 
@@ -166,7 +166,7 @@ def bounding_box(mask: BoolArray) -> Box | None:
     """The smallest box around the mask's voxels; None without any."""
     if not mask.size:
         return None
-    plane = mask.any(axis=0)
+    plane = np.logical_or.reduce(mask, axis=0)
     j, i = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
     if not j.size:
         return None

@@ -40,7 +40,7 @@ class Parameter:
     default
         Its value otherwise; for a region the class's name.
     may_be_unknown
-        A region that the operator can do without: it gets None.
+        A region that the operator can do without: it gets None, or a list without the unknown ones, which is noted.
     python
         The parameter's name in Python, where a trailing underscore keeps clear of a keyword (``from_``).
     landmark
@@ -84,10 +84,9 @@ class Operator:
     @property
     def positional(self) -> str | None:
         """The list argument that may be written without its name (``union: [a, b]``)."""
-        if len(self.parameters) == 1:
-            (only,) = self.parameters.values()
-            return only.name if only.kind == "regions" else None
-        return None
+        first, *others = self.parameters.values()
+        alone = first.kind == "regions" and not any(other.required for other in others)
+        return first.name if alone else None
 
     def run(self, scene: Scene, given: Mapping[str, Any]) -> Region:
         """Call the function with its arguments as YAML names them."""
@@ -106,7 +105,8 @@ def operator(
     """Mark a function ``(scene, ...) -> Region`` as an operator.
 
     Its parameters' names and types are the keys that YAML may use: `Region` takes a recipe, ``Region | None`` one that
-    may be unknown, ``list[Region]`` a list, `Level` a level, ``float``, ``int``, ``str`` and ``Literal[...]`` themselves.
+    may be unknown, ``list[Region]`` a list, ``list[Region] | None`` one of which the unknown are left out, `Level` a
+    level, ``float``, ``int``, ``str`` and ``Literal[...]`` themselves.
 
     Parameters
     ----------
@@ -125,7 +125,11 @@ def operator(
 
     def mark(inner: _F) -> _F:
         inner.__paxray_operator__ = Operator(  # type: ignore[attr-defined]
-            name or inner.__name__.rstrip("_"), inner, _parameters(inner, classes or {}, landmarks), version, tolerant
+            name or inner.__name__.rstrip("_"),
+            inner,
+            _parameters(inner, classes or {}, landmarks),
+            version,
+            tolerant,
         )
         return inner
 
@@ -143,7 +147,9 @@ def _parameters(
         kind, choices, optional = _kind_of(hints[item.name], function, item.name)
         has_default = word in classes or item.default is not inspect.Parameter.empty
         default = classes.get(word, item.default) if has_default else None
-        out[word] = Parameter(word, kind, choices, not has_default, default, optional, item.name, word in landmarks)
+        out[word] = Parameter(
+            word, kind, choices, not has_default, default, optional, item.name, word in landmarks
+        )
     return out
 
 
@@ -198,6 +204,8 @@ def operators() -> Mapping[str, Operator]:
                 found=type(loaded).__name__,
             )
         if entry.name in found:
-            raise ConfigError(f"there are two operators '{entry.name}'", where=where, do="give it another name")
+            raise ConfigError(
+                f"there are two operators '{entry.name}'", where=where, do="give it another name"
+            )
         found[entry.name] = Operator(entry.name, known.call, known.parameters, known.version, known.tolerant)
     return found

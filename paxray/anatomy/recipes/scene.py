@@ -71,7 +71,7 @@ class Scene:
 
     @property
     def long_axis(self) -> int:
-        """The array axis (0, 1, 2 for k, j, i) nearest to the patient's long axis: slices across it are called axial."""
+        """The array axis (0, 1, 2 for k, j, i) nearest to the patient's long axis; slices across it are axial."""
         return self.array_axis(UP)
 
     def array_axis(self, direction: tuple[float, float, float]) -> int:
@@ -146,7 +146,9 @@ class Scene:
         out = np.full(target.shape, np.inf, np.float32)
         index = np.indices(target.shape).reshape(3, -1).T[:, ::-1] @ self.grid.affine[:3, :3].T
         tree = KDTree(index[target.reshape(-1)])
-        distance, _ = tree.query(index, distance_upper_bound=upper_mm * (1 + 1e-6) + 1e-6, workers=self._threads or -1)
+        distance, _ = tree.query(
+            index, distance_upper_bound=upper_mm * (1 + 1e-6) + 1e-6, workers=self._threads or -1
+        )
         return distance.astype(np.float32).reshape(target.shape)
 
     def world(self, region: Region) -> Float64:

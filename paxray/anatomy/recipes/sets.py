@@ -11,8 +11,9 @@ from paxray.anatomy.recipes.scene import Scene
 
 
 @operator(tolerant=True)
-def union(scene: Scene, of: list[Region]) -> Region:
-    """The voxels of any of the regions; partial where one is unknown and another is not."""
+def union(scene: Scene, of: list[Region], and_if_known: list[Region] | None = None) -> Region:
+    """The voxels of any of the regions; partial where one of ``of`` is unknown and another is not."""
+    of = [*of, *(and_if_known or [])]
     joined = union_of(of)
     known = all(region.status in (Status.PRESENT, Status.ABSENT) for region in of)
     if joined.empty:
@@ -36,10 +37,12 @@ def intersection(scene: Scene, of: list[Region]) -> Region:
 
 
 @operator
-def difference(scene: Scene, of: Region, minus: list[Region]) -> Region:
+def difference(
+    scene: Scene, of: Region, minus: list[Region], minus_if_known: list[Region] | None = None
+) -> Region:
     """The voxels of the first region that lie in none of the others."""
     mask = of.mask.copy()
-    for region in minus:
+    for region in (*minus, *(minus_if_known or [])):
         common = overlap(of.box, region.box)
         if common is not None:
             mask[within(common, of.box)] &= ~region.mask[within(common, region.box)]
@@ -47,9 +50,7 @@ def difference(scene: Scene, of: Region, minus: list[Region]) -> Region:
 
 
 @operator
-def hu_window(
-    scene: Scene, of: Region, from_hu: float | None = None, to_hu: float | None = None
-) -> Region:
+def hu_window(scene: Scene, of: Region, from_hu: float | None = None, to_hu: float | None = None) -> Region:
     """The voxels of a region whose HU lie in a window, its ends included; an end left out is open."""
     if of.empty:
         return of

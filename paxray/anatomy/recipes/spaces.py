@@ -14,7 +14,8 @@ from paxray.anatomy.recipes.scene import BACK, UP, Scene
 from paxray.anatomy.voxels import BoolArray
 from paxray.io.volume import Float64
 
-#: ITMIG's line between the visceral and the paravertebral compartment lies this far behind the front of the vertebral bodies.
+#: ITMIG's line between the visceral and the paravertebral compartment lies this far behind the front of the
+#: vertebral bodies.
 ITMIG_LINE_MM = 10.0
 #: The front of the organs is evened out over this distance along the patient.
 FRONT_REACH_MM = 10.0
@@ -22,7 +23,8 @@ FRONT_REACH_MM = 10.0
 FLOOR_STEP_MM = 5.0
 #: Beyond the columns that tell it, the diaphragm's height is smoothed over this distance.
 FLOOR_SMOOTH_MM = 15.0
-#: A diaphragm falls towards its rim. A lung's underside that is this much higher than `OVERHANG_REACH_MM` beside is no floor.
+#: A diaphragm falls towards its rim. A lung's underside that is this much higher than `OVERHANG_REACH_MM` beside is
+#: no floor.
 OVERHANG_MM, OVERHANG_REACH_MM = 25.0, 20.0
 
 
@@ -54,11 +56,13 @@ def below(scene: Scene, of: Region, within_: Region, roof: Region | None = None)
     """What of a region lies below a structure, such as the body below the lungs.
 
     In each column of voxels along the patient the structure's lowest voxel is the floor. Where the structure only hangs
-    over a wall that leans inwards there is no floor: a floor more than `OVERHANG_MM` higher than another one `OVERHANG_REACH_MM`
-    beside it is none. Columns without a floor take it from their neighbours: linearly in between, the nearest one's beyond.
+    over a wall that leans inwards there is no floor: a floor more than `OVERHANG_MM` higher than another one
+    `OVERHANG_REACH_MM` beside it is none. Columns without a floor take it from their neighbours: linearly in
+    between, the nearest one's beyond.
 
-    With a ``roof`` of what is known to lie below (liver, stomach, spleen) no floor lies above the roof's highest point, and a
-    column that meets the roof has its floor there unless the structure's own lies less than `OVERHANG_MM` above.
+    With a ``roof`` of what is known to lie below (liver, stomach, spleen) no floor lies above the roof's highest
+    point, and a column that meets the roof has its floor there unless the structure's own lies less than
+    `OVERHANG_MM` above.
     """
     if of.empty:
         raise Underivable("nothing to lie below of: the structure is not in the scan")
@@ -97,7 +101,7 @@ def _hangs_over(floor: Float64, spacing_mm: list[float], overhang: float) -> Boo
 
 
 def _ends(of: Region, shape: tuple[int, int, int], axis: int, *, lowest: bool) -> Float64:
-    """The lowest or highest index along an axis of a region's voxels, per column of the whole lattice; NaN without any."""
+    """The lowest or highest index along an axis of a region's voxels, per column of the lattice; NaN without any."""
     flat = of.mask if lowest else np.flip(of.mask, axis)
     first = flat.argmax(axis=axis).astype(np.float64)
     first = of.box[axis].start + first if lowest else of.box[axis].stop - 1 - first
@@ -108,7 +112,8 @@ def _ends(of: Region, shape: tuple[int, int, int], axis: int, *, lowest: bool) -
 
 
 def _filled_in(height: Float64, step: list[int]) -> Float64:
-    """A map of heights with its gaps filled: linearly between what is known, with the nearest value beyond, and smoothed.
+    """A map of heights with its gaps filled: linearly between what is known, with the nearest value beyond, and
+    smoothed.
 
     The gaps are filled in blocks of ``step`` pixels: a surface as smooth as a diaphragm needs no more.
     """
@@ -120,7 +125,9 @@ def _filled_in(height: Float64, step: list[int]) -> Float64:
         raise Underivable("the diaphragm's height cannot be told: no column meets it")
     if known.all():
         return height
-    padded = np.pad(height, [(0, -n % s) for n, s in zip(height.shape, step, strict=True)], constant_values=np.nan)
+    padded = np.pad(
+        height, [(0, -n % s) for n, s in zip(height.shape, step, strict=True)], constant_values=np.nan
+    )
     rows, columns = (n // s for n, s in zip(padded.shape, step, strict=True))
     blocks = padded.reshape(rows, step[0], columns, step[1])
     counts = np.isfinite(blocks).sum(axis=(1, 3))
@@ -133,7 +140,9 @@ def _filled_in(height: Float64, step: list[int]) -> Float64:
     rest = np.argwhere(np.isnan(coarse))
     if len(rest):
         coarse[tuple(rest.T)] = NearestNDInterpolator(points, values)(rest)
-    smooth = np.where(counts > 0, coarse, gaussian_filter(coarse, FLOOR_SMOOTH_MM / FLOOR_STEP_MM, mode="nearest"))
+    smooth = np.where(
+        counts > 0, coarse, gaussian_filter(coarse, FLOOR_SMOOTH_MM / FLOOR_STEP_MM, mode="nearest")
+    )
     out = height.copy()
     at = (np.argwhere(~known) - (np.array(step) - 1) / 2) / step
     out[~known] = map_coordinates(smooth, at.T, order=1, mode="nearest")
@@ -164,8 +173,8 @@ def mediastinal_compartment(
     """A compartment of the mediastinum after ITMIG: prevascular, visceral, paravertebral.
 
     Anterior lies in front of the organs of its axial slice, that is, of their common hull; beside them, in front of the
-    foremost. Posterior lies behind the line 10 mm behind the front of the vertebral bodies and is no organ. The middle is
-    the rest, the organs included.
+    foremost. Posterior lies behind the line 10 mm behind the front of the vertebral bodies and is no organ. The
+    middle is the rest, the organs included.
     """
     if of.empty:
         return of
@@ -177,7 +186,12 @@ def mediastinal_compartment(
     y = scene.coordinate(of.box, BACK)
     behind = y >= _spine_front_mm(scene, of.box, spine) + ITMIG_LINE_MM
     posterior = of.mask & behind & ~inside
-    anterior = of.mask & ~posterior & ~inside & (y < _organ_front_mm(scene, inside, np.broadcast_to(y, inside.shape)))
+    anterior = (
+        of.mask
+        & ~posterior
+        & ~inside
+        & (y < _organ_front_mm(scene, inside, np.broadcast_to(y, inside.shape)))
+    )
     chosen = {"anterior": anterior, "posterior": posterior, "middle": of.mask & ~anterior & ~posterior}
     return Region.of_mask(chosen[part], of.box)
 
@@ -201,8 +215,8 @@ def _spine_front_mm(scene: Scene, box: Box, spine: Region) -> Float64:
 def _organ_front_mm(scene: Scene, inside: BoolArray, y: NDArray[np.float64]) -> Float64:
     """The front of the organs' common hull per axial slice, column by column; broadcasts to the box.
 
-    Beside the organs it is that of the foremost one, and it lies nowhere behind that of a slice within `FRONT_REACH_MM` along the
-    patient; +inf where there are no organs.
+    Beside the organs it is that of the foremost one, and it lies nowhere behind that of a slice within
+    `FRONT_REACH_MM` along the patient; +inf where there are no organs.
     """
     from scipy.ndimage import minimum_filter1d
 

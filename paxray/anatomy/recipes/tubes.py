@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import numpy as np
@@ -38,7 +39,9 @@ class _Slice:
         self.numbers: NDArray[np.int32] = numbers
         # The largest first.
         self.branches = [
-            int(n) + 1 for n in np.argsort(-sizes[1:], kind="stable") if sizes[n + 1] * pixel_mm2 >= MIN_BRANCH_MM2
+            int(n) + 1
+            for n in np.argsort(-sizes[1:], kind="stable")
+            if sizes[n + 1] * pixel_mm2 >= MIN_BRANCH_MM2
         ]
         self._scene, self._of, self._index = scene, of, index
 
@@ -133,7 +136,8 @@ def aorta_part(scene: Scene, of: Region, part: Literal["ascending", "arch", "des
     """A part of the aorta.
 
     The arch is what lies above the highest axial slice in which the aorta has two separate parts, that is, above the
-    underside of its bend. Below, the part in front is ascending and the one behind descending, followed downwards from slice to slice.
+    underside of its bend. Below, the part in front is ascending and the one behind descending, followed downwards
+    from slice to slice.
     """
     if of.empty:
         return of
@@ -148,7 +152,9 @@ def _aorta_parts(scene: Scene, of: Region) -> NDArray[np.uint8] | str:
     try:
         fork, first = fork_from_above(scene, of)
     except Underivable:
-        return "the aorta cannot be divided: in no axial slice does it have an ascending and a descending part"
+        return (
+            "the aorta cannot be divided: in no axial slice does it have an ascending and a descending part"
+        )
     out = of.mask.astype(np.uint8)
     one, other = (first.points_mm(branch).mean(axis=0) for branch in first.branches[:2])
     ascending, descending = (one, other) if one[1] < other[1] else (other, one)
@@ -207,10 +213,8 @@ def _behind_turn(scene: Scene, of: Region, spine: Region, sternum: Region | None
     centre = np.bincount(bins, lateral)[filled] / counts[filled]
     # The turn is flat: its middle is found as that of all steps within 1 mm of the farthest.
     top = np.flatnonzero(centre >= centre.max() - 1.0)
-    if top[-1] == len(filled) - 1:
-        turn = np.inf
-    else:
-        turn = float((filled[top].mean() + 0.5) * COURSE_STEP_MM)
+    at_tip = top[-1] == len(filled) - 1
+    turn = np.inf if at_tip else float((filled[top].mean() + 0.5) * COURSE_STEP_MM)
     out = np.zeros(of.mask.shape, np.bool_)
     out[of.mask] = along < turn
     return out
@@ -221,8 +225,9 @@ def course_mm(scene: Scene, of: Region, start: Region) -> Float64:
 
     Returns
     -------
-    ``(n,)`` mm, in the order of ``of.mask``'s voxels: the shortest way through the structure from its voxel nearest to the
-    centre line of ``start``. A piece that hangs not together with the rest is reached from its nearest voxel, across the gap.
+    ``(n,)`` mm, in the order of ``of.mask``'s voxels: the shortest way through the structure from its voxel nearest
+    to the centre line of ``start``. A piece that hangs not together with the rest is reached from its nearest voxel,
+    across the gap.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components, dijkstra
@@ -231,16 +236,16 @@ def course_mm(scene: Scene, of: Region, start: Region) -> Float64:
     points = scene.world(of)
     number = np.full(of.mask.shape, -1, np.int64)
     number[of.mask] = np.arange(len(points))
-    padded = np.pad(number, 1, constant_values=-1)
     rows, columns = [], []
-    steps = [(k, j, i) for k in (-1, 0, 1) for j in (-1, 0, 1) for i in (-1, 0, 1) if (k, j, i) > (0, 0, 0)]
-    for k, j, i in steps:
-        other = padded[
-            1 + k : 1 + k + number.shape[0], 1 + j : 1 + j + number.shape[1], 1 + i : 1 + i + number.shape[2]
-        ]
-        pair = (number >= 0) & (other >= 0)
-        rows.append(number[pair])
-        columns.append(other[pair])
+    # Half of the 26 neighbours: each pair is met once.
+    steps: list[tuple[int, ...]] = [s for s in itertools.product((-1, 0, 1), repeat=3) if s > (0, 0, 0)]
+    for step in steps:
+        sizes: list[tuple[int, int]] = list(zip(step, of.mask.shape, strict=True))
+        here = tuple(slice(max(0, -d), n - max(0, d)) for d, n in sizes)
+        there = tuple(slice(max(0, d), n - max(0, -d)) for d, n in sizes)
+        pair = (number[here] >= 0) & (number[there] >= 0)
+        rows.append(number[here][pair])
+        columns.append(number[there][pair])
     row, column = np.concatenate(rows), np.concatenate(columns)
     weight = np.linalg.norm(points[row] - points[column], axis=1)
     graph = coo_matrix((weight, (row, column)), (len(points), len(points))).tocsr()

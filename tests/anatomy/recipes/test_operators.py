@@ -1,5 +1,7 @@
 """Each operator on shapes with a known answer, on lattices of every kind."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -10,8 +12,18 @@ from scipy.spatial.distance import cdist
 from shapes import KINDS, ball, box, full, lattice, region, world
 
 from paxray.anatomy.labels import Status
-from paxray.anatomy.recipes import Level, Region, Scene, Underivable
-from paxray.anatomy.recipes import cuts, morphology, pieces, sets, spaces, tubes
+from paxray.anatomy.recipes import (
+    Level,
+    Region,
+    Scene,
+    Underivable,
+    cuts,
+    morphology,
+    pieces,
+    sets,
+    spaces,
+    tubes,
+)
 
 
 @pytest.fixture(params=KINDS)
@@ -43,7 +55,9 @@ def test_set_operators_are_those_of_numpy(seed, n, fill):
     assert_array_equal(full(scene, sets.union(scene, regions)), np.logical_or.reduce(masks))
     assert_array_equal(full(scene, sets.intersection(scene, regions)), np.logical_and.reduce(masks))
     rest = sets.difference(scene, regions[0], regions[1:])
-    assert_array_equal(full(scene, rest), masks[0] & ~np.logical_or.reduce([*masks[1:], np.zeros(scene.shape, bool)]))
+    assert_array_equal(
+        full(scene, rest), masks[0] & ~np.logical_or.reduce([*masks[1:], np.zeros(scene.shape, bool)])
+    )
 
 
 def test_a_union_knows_what_is_unknown():
@@ -142,7 +156,9 @@ def test_near(scene):
 
 def test_nearest_of_is_a_partition(scene):
     of = region(box(scene.grid, (-10, -10, -10), (10, 10, 10)))
-    seeds = [region(ball(scene.grid, 3, at)) for at in ((-6, 0, 0), (6, 0, 0), (0, 7, 0))] + [Region.nothing()]
+    seeds = [region(ball(scene.grid, 3, at)) for at in ((-6, 0, 0), (6, 0, 0), (0, 7, 0))] + [
+        Region.nothing()
+    ]
     cells = [full(scene, morphology.nearest_of(scene, of, seeds, seed)) for seed in seeds]
     assert_array_equal(sum(cell.astype(int) for cell in cells), full(scene, of).astype(int))
     distances = [nearest_mm(scene, full(scene, seed)) for seed in seeds[:3]]
@@ -273,7 +289,7 @@ def test_slabs_partition(scene):
     for along, axis in (("up", 2), ("back", 1), ("left", 0)):
         parts = [
             full(scene, cuts.slab(scene, of, Level("at_mm", None, a), Level("at_mm", None, b), along))
-            for a, b in zip(edges, edges[1:], strict=False)
+            for a, b in itertools.pairwise(edges)
         ]
         assert_array_equal(sum(part.astype(int) for part in parts), full(scene, of).astype(int))
         assert (world(scene.grid)[..., axis][parts[1]] < 0.3).all()
@@ -285,7 +301,11 @@ def leaning_body(grid, degrees=8.0, shift=4.0):
     slope = np.tan(np.radians(degrees))
     across = at[..., 0] - shift - slope * at[..., 1]
     column = np.abs(across) < 3
-    return column & (at[..., 1] > 6) & (at[..., 1] < 14), column & (at[..., 1] < -8) & (at[..., 1] > -14), slope
+    return (
+        column & (at[..., 1] > 6) & (at[..., 1] < 14),
+        column & (at[..., 1] < -8) & (at[..., 1] > -14),
+        slope,
+    )
 
 
 @pytest.mark.parametrize("kind", ["even", "uneven", "oblique", "flipped", "permuted"])
@@ -297,7 +317,9 @@ def test_the_midline_is_the_bodys_own(kind):
     assert np.degrees(np.arccos(plane.normal @ expected)) < 3
     assert plane.note == ""
     of = region(ball(scene.grid, 12))
-    left, right = (full(scene, cuts.side(scene, of, side, region(spine), region(sternum))) for side in ("left", "right"))
+    left, right = (
+        full(scene, cuts.side(scene, of, side, region(spine), region(sternum))) for side in ("left", "right")
+    )
     assert not (left & right).any()
     assert_array_equal(left | right, full(scene, of))
     across = world(scene.grid) @ expected - 4 * expected[0]
@@ -309,8 +331,8 @@ def test_the_midline_falls_back_and_says_so():
     scene = Scene(lattice("uneven"))
     spine, sternum, _ = leaning_body(scene.grid, degrees=0)
     of = region(ball(scene.grid, 12))
-    for given, word in (((region(spine), None), "spine"), ((None, region(sternum)), "sternum")):
-        found = cuts.side(scene, of, "left", *given)
+    for found_in, word in (((region(spine), None), "spine"), ((None, region(sternum)), "sternum")):
+        found = cuts.side(scene, of, "left", *found_in)
         assert f"from the {word} alone" in found.notes[0]
         assert world(scene.grid)[..., 0][full(scene, found)].min() == pytest.approx(4, abs=1)
     with pytest.raises(Underivable, match="neither"):
@@ -341,7 +363,9 @@ def test_the_carina_is_where_the_airway_forks(kind):
     x, y, z = tubes.carina_mm(scene, airway)
     assert (x, y) == pytest.approx((0, 0), abs=1.2)
     assert z == pytest.approx(2, abs=max(scene.grid.spacing_mm))
-    parts = [full(scene, tubes.trachea_part(scene, airway, part)) for part in ("above", "bifurcation", "beyond")]
+    parts = [
+        full(scene, tubes.trachea_part(scene, airway, part)) for part in ("above", "bifurcation", "beyond")
+    ]
     assert_array_equal(sum(part.astype(int) for part in parts), full(scene, airway).astype(int))
     height = world(scene.grid)[..., 2]
     assert height[parts[0]].min() == pytest.approx(z + 10, abs=2)
@@ -397,8 +421,8 @@ def rib(grid, radius=14.0, gap=False):
     x, y, z = at[..., 0], at[..., 1], at[..., 2]
     ring = (np.abs(np.hypot(x, y) - radius) < 1.6) & (np.abs(z) < 2) & (x > 1)
     if gap:
-        ring &= ~((np.abs(y + 9) < 1.5))
-    spine = (np.hypot(x + 2, y - radius) < 3)
+        ring &= ~(np.abs(y + 9) < 1.5)
+    spine = np.hypot(x + 2, y - radius) < 3
     return ring, spine
 
 
@@ -408,7 +432,8 @@ def test_a_rib_is_cut_where_it_turns(kind, gap):
     scene = Scene(lattice(kind, (44, 44, 44)))
     ring, spine = rib(scene.grid, gap=gap)
     posterior, anterior = (
-        full(scene, tubes.course(scene, region(ring), part, region(spine), None)) for part in ("posterior", "anterior")
+        full(scene, tubes.course(scene, region(ring), part, region(spine), None))
+        for part in ("posterior", "anterior")
     )
     assert_array_equal(posterior.astype(int) + anterior, ring.astype(int))
     y = world(scene.grid)[..., 1]

@@ -141,8 +141,8 @@ def test_only_what_is_asked_for_is_computed_and_shared_results_once(monkeypatch)
 
     counting.__annotations__ = morphology.dilate.__annotations__
     mine = registry.Operator("dilate", counting, registry.operators()["dilate"].parameters)
-    monkeypatch.setattr(registry, "operators", lambda table={**registry.operators(), "dilate": mine}: table)
-    monkeypatch.setattr("paxray.anatomy.recipes.parse.operators", registry.operators)
+    table = {**registry.operators(), "dilate": mine}
+    monkeypatch.setattr("paxray.anatomy.recipes.parse.operators", lambda: table)
     wide = {"dilate": {"of": "a", "by_mm": 3}}
     classes = [
         cls("a"),
@@ -191,7 +191,12 @@ def test_results_are_dropped_when_nobody_needs_them(monkeypatch):
         ({"dilate": {"of": "a", "by_mm": 2}}, "partial", "absent", "partial"),
         ({"split": {"of": "a", "keep": "above", "at": {"top_of": "b"}}}, "present", "absent", "unknown"),
         ({"split": {"of": "a", "keep": "above", "at": {"top_of": "b"}}}, "absent", "absent", "absent"),
-        ({"side": {"of": "a", "side": "left", "spine": "b", "sternum": "b"}}, "present", "unknown", "unknown"),
+        (
+            {"side": {"of": "a", "side": "left", "spine": "b", "sternum": "b"}},
+            "present",
+            "unknown",
+            "unknown",
+        ),
     ],
 )
 def test_status_follows_the_inputs(recipe, a, b, expected):
@@ -207,7 +212,11 @@ def test_status_follows_the_inputs(recipe, a, b, expected):
 
 
 def test_a_partial_landmark_makes_nothing_partial():
-    classes = [cls("a"), cls("b"), cls("half", {"side": {"of": "a", "side": "left", "spine": "b", "sternum": "b"}})]
+    classes = [
+        cls("a"),
+        cls("b"),
+        cls("half", {"side": {"of": "a", "side": "left", "spine": "b", "sternum": "b"}}),
+    ]
     classes.append(cls("top", {"split": {"of": "a", "keep": "above", "at": {"bottom_of": "b"}}}))
     spine = box(GRID, (-2, 5, -99), (2, 9, 99))
     made = derived(classes, {"a": BALL, "b": spine}, status={"b": Status.PARTIAL})
@@ -280,7 +289,11 @@ def write(tmp_path, text):
         ("{union: []}", "recipe.union.of", "empty"),
         ("{union: [aorta], open: [heart]}", "recipe", "one operator"),
         ("[aorta]", "recipe", "no recipe"),
-        ("{shell: {of: aorta, thickness_mm: 3, where: insde}}", "recipe.shell.where", "did you mean 'inside'"),
+        (
+            "{shell: {of: aorta, thickness_mm: 3, where: insde}}",
+            "recipe.shell.where",
+            "did you mean 'inside'",
+        ),
         ("{component: {of: aorta, n: 0}}", "recipe.component.n", "1 or more"),
         ("{component: {of: aorta, n: 1.5}}", "recipe.component.n", "whole number"),
         ("{split: {of: aorta, keep: above, at: {topof: heart}}}", "recipe.split.at", "did you mean 'top_of'"),
@@ -369,7 +382,9 @@ def every_other(scene: recipes.Scene, of: recipes.Region, start: int = 1) -> rec
 @pytest.fixture
 def entry_point(monkeypatch):
     def offer(*entries):
-        monkeypatch.setattr(registry, "entry_points", lambda group: [e for e in entries if group == registry.GROUP])
+        monkeypatch.setattr(
+            registry, "entry_points", lambda group: [e for e in entries if group == registry.GROUP]
+        )
         registry.operators.cache_clear()
 
     yield offer
@@ -407,3 +422,22 @@ def test_parameters_that_yaml_cannot_give_are_refused():
         def odd(scene: recipes.Scene, of: recipes.Region, table: dict) -> recipes.Region:
             """No."""
             return of
+
+
+def test_what_may_be_missing_is_left_out_with_a_note():
+    classes = [cls("a"), cls("b"), cls("c")]
+    classes += [
+        cls("less", {"difference": {"of": "a", "minus": "b", "minus_if_known": ["c"]}}),
+        cls("more", {"union": {"of": ["a"], "and_if_known": ["c"]}}),
+    ]
+    hole = ball(GRID, 3)
+    made = derived(classes, {"a": BALL, "b": hole})
+    assert_array_equal(made.mask("less"), BALL & ~hole)
+    assert_array_equal(made.mask("more"), BALL)
+    for name in ("less", "more"):
+        assert made.status[name] is Status.PRESENT
+        assert "without 'c'" in made.notes[name]
+    made = derived(classes, {"a": BALL, "b": hole, "c": LEFT_HALF})
+    assert_array_equal(made.mask("less"), BALL & ~hole & ~LEFT_HALF)
+    assert_array_equal(made.mask("more"), BALL | LEFT_HALF)
+    assert made.notes == {}
