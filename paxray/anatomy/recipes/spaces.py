@@ -132,8 +132,10 @@ def _filled_in(height: Float64, step: list[int]) -> Float64:
     blocks = padded.reshape(rows, step[0], columns, step[1])
     counts = np.isfinite(blocks).sum(axis=(1, 3))
     coarse = np.nansum(blocks, axis=(1, 3)) / np.where(counts, counts, np.nan)
-    points, gaps = np.argwhere(counts > 0), np.argwhere(counts == 0)
+    points = np.argwhere(counts > 0)
     values = coarse[tuple(points.T)]
+    # Only within their hull: scipy looks through all triangles for each point that lies in none.
+    gaps = np.argwhere(hull_2d(counts > 0) & (counts == 0))
     # Points on one line span nothing to interpolate in.
     if len(gaps) and _spans_a_plane(points):
         coarse[tuple(gaps.T)] = LinearNDInterpolator(points, values)(gaps)
