@@ -29,6 +29,7 @@ for command in (build.scan, build.build, build.project, data.report, data.verify
     app.command()(command)
 app.add_typer(export_app, name="export")
 export_app.command("coco")(data.export_coco)
+export_app.command("paxray")(data.export_paxray)
 app.add_typer(classes_app, name="classes")
 for name, command in (
     ("list", classes.classes_list),

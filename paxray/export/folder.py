@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,27 @@ from paxray.files import write_json
 
 #: Stands in every export's folder, and marks it as one that may be replaced.
 MARKER = "export.json"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote.
+
+    Attributes
+    ----------
+    folder
+        The export's folder.
+    files
+        Its annotation files.
+    images, annotations, categories
+        Counts over all splits; an annotation is a mask with a pixel.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    images: int
+    annotations: int
+    categories: int
 
 
 def place_of(dataset: Dataset, name: str, out: Path | None) -> Path:
