@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from paxray._version import __version__
-from paxray.cli import build, classes, data
+from paxray.cli import build, classes, data, imports
 from paxray.cli.common import err, out
 from paxray.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
 
@@ -27,6 +27,7 @@ classes_app = typer.Typer(
 
 for command in (build.scan, build.build, build.project, data.report, data.verify, build.phantom):
     app.command()(command)
+app.command("import-paxray")(imports.import_paxray)
 app.add_typer(export_app, name="export")
 export_app.command("coco")(data.export_coco)
 export_app.command("paxray")(data.export_paxray)

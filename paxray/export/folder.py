@@ -61,6 +61,18 @@ def place_of(dataset: Dataset, name: str, out: Path | None) -> Path:
             do="choose another --out, or give none",
             code="place",
         )
+    require_replaceable(folder)
+    return folder
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuse to replace what no export has written.
+
+    Raises
+    ------
+    ConfigError
+        The folder is there, is not empty and is no export, or it is a file (code ``place``).
+    """
     if folder.exists() and not (folder / MARKER).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(
             "the output is there already and is no export, so it is not replaced",
@@ -69,7 +81,6 @@ def place_of(dataset: Dataset, name: str, out: Path | None) -> Path:
             do="choose another --out, or remove it yourself",
             code="place",
         )
-    return folder
 
 
 def require_whole(dataset: Dataset) -> None:
