@@ -13,6 +13,8 @@ from paxray.cli.common import ClassesFile, Json, further_labels, guarded, out
 from paxray.errors import EXIT_USAGE, ConfigError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from paxray.anatomy.catalog import Catalog
 
 
@@ -36,37 +38,85 @@ def _class_facts(catalog: Catalog, name: str) -> dict[str, Any]:
 @guarded
 def classes_list(
     group: Annotated[str, typer.Option(help="Only this group (lung, heart, rib, ...).")] = "",
-    vocabulary: Annotated[str, typer.Option(help="Only the classes that this vocabulary names.")] = "",
+    vocabulary: Annotated[
+        str, typer.Option(help="The channels of this vocabulary, in its order, instead of all classes.")
+    ] = "",
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATASET", help="With --vocabulary: in how many cases each channel came out present, cut, ..."
+        ),
+    ] = None,
     classes: ClassesFile = None,
     as_json: Json = False,
 ) -> None:
-    """List the classes known."""
+    """List the classes known, or the channels of a vocabulary."""
     catalog = _catalog(classes)
-    names = list(catalog)
-    if vocabulary:
-        from paxray.anatomy.vocabulary import load_vocabulary
-
-        in_it = set(load_vocabulary(vocabulary, catalog=catalog).labels.values())
-        names = [name for name in names if name in in_it]
     groups = sorted({item.group for item in catalog.values()})
     if group and group not in groups:
         raise ConfigError(f"no group '{group}'", expected=", ".join(groups))
-    names = [name for name in names if not group or catalog[name].group == group]
+    if vocabulary:
+        _list_channels(catalog, vocabulary, group, dataset, as_json)
+        return
+    if dataset is not None:
+        raise ConfigError("--dataset", expected="--vocabulary beside it", found="no vocabulary")
+    names = [name for name in catalog if not group or catalog[name].group == group]
     if as_json:
         print(json.dumps([_class_facts(catalog, name) for name in names]))
         return
+    table = _table("class", "group", "parts", "SNOMED CT")
+    for name in names:
+        item = catalog[name]
+        parts = f"{len(item.parts)}" if item.parts else ""
+        table.add_row(f"{_swatch(item.colour)} {name}", item.group, parts, item.snomed_ct)
+    out.print(table)
+    out.print(f"{len(names)} classes")
+
+
+def _table(*columns: str) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("class", "group", "parts", "SNOMED CT"):
+    for column in columns:
         table.add_column(column)
-    for name in names:
-        item = catalog[name]
-        swatch = _swatch(item.colour)
-        parts = f"{len(item.parts)}" if item.parts else ""
-        table.add_row(f"{swatch} {name}", item.group, parts, item.snomed_ct)
+    return table
+
+
+def _list_channels(catalog: Catalog, spec: str, group: str, dataset: Path | None, as_json: bool) -> None:
+    """List a vocabulary's channels, with how they came out in a data set where one is given."""
+    from paxray.anatomy.channels import load_channels
+
+    channels = load_channels(spec, catalog=catalog)
+    chosen = [n for n, name in enumerate(channels.classes) if not group or catalog[name].group == group]
+    rows: list[dict[str, Any]] = [
+        {"channel": n, "name": channels.names[n], "class": channels.classes[n]} for n in chosen
+    ]
+    total: dict[str, int] = {}
+    n_cases = 0
+    if dataset is not None:
+        from paxray.dataset.coverage import coverage
+        from paxray.dataset.reader import load
+
+        found = coverage(load(dataset), channels)
+        n_cases = sum(found[0].cases.values())
+        for row in rows:
+            item = found[row["channel"]]
+            row |= {**item.cases, "cut": item.cut}
+        total = {key: sum(row[key] for row in rows) for key in (*found[0].cases, "cut")}
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = _table(*(rows[0] if rows else ("channel", "name", "class")))
+    for row in rows:
+        swatch = _swatch(catalog[row["class"]].colour)
+        table.add_row(*(f"{swatch} {v}" if k == "class" else escape(str(v)) for k, v in row.items()))
     out.print(table)
-    out.print(f"{len(names)} classes")
+    out.print(f"{len(rows)} channels, {len({row['class'] for row in rows})} classes")
+    if dataset is not None:
+        cut = total.pop("cut")
+        said = ", ".join(f"{count} {status}" for status, count in total.items())
+        cases = "1 case" if n_cases == 1 else f"{n_cases} cases"
+        out.print(f"in {cases}: {said}; the scan cuts {cut} of those that have voxels")
 
 
 @guarded
