@@ -44,7 +44,8 @@ def classes_list(
     dataset: Annotated[
         Path | None,
         typer.Option(
-            metavar="DATASET", help="With --vocabulary: in how many cases each channel came out present, cut, ..."
+            metavar="DATASET",
+            help="With --vocabulary: in how many cases each channel came out present, cut, ...",
         ),
     ] = None,
     classes: ClassesFile = None,

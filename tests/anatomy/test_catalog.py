@@ -265,7 +265,10 @@ def test_a_sided_entry_that_meets_a_plain_one_is_refused(tmp_path):
         (dataclasses.replace(CATALOG["heart"], snomed_ct="10200004"), "does not stand in"),
         (dataclasses.replace(CATALOG["heart"], snomed_meaning="Cor"), "does not stand in"),
         (dataclasses.replace(CATALOG["lungs"], snomed_ct="80891009"), "does not stand in pydicom"),
-        (dataclasses.replace(CATALOG["heart"], code_source="hearsay"), "no source that codes can be looked up"),
+        (
+            dataclasses.replace(CATALOG["heart"], code_source="hearsay"),
+            "no source that codes can be looked up",
+        ),
         (dataclasses.replace(CATALOG["heart"], code_source=""), "without its source"),
         (dataclasses.replace(CATALOG["heart"], snomed_ct=""), "without a code"),
         (dataclasses.replace(CATALOG["rib_left_1"], snomed_laterality="24028007"), "does not fit"),
