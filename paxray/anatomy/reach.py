@@ -1,0 +1,42 @@
+"""Which classes can come out of given masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.recipes.parse import LevelNode, Node
+
+
+def reachable(catalog: Catalog, given: Iterable[str]) -> frozenset[str]:
+    """Return the classes that are known where those in `given` are: given, derived, or unions of such.
+
+    A recipe that needs a landmark may still not find it in a case, and its class is then unknown there.
+
+    Parameters
+    ----------
+    given
+        Names or synonyms of classes that have sources of their own.
+    """
+    known = {name: True for name in map(catalog.resolve, given)}
+
+    def reach(name: str) -> bool:
+        if name not in known:
+            recipe = catalog.graph.recipe(name)
+            parts = {part: reach(part) for part in catalog.graph.proper_parts(name)}
+            required = [found for part, found in parts.items() if found or not catalog[part].optional]
+            known[name] = (recipe is not None and can(recipe)) or (bool(required) and all(required))
+        return known[name]
+
+    def can(node: Node) -> bool:
+        if node.operator is None:
+            return reach(node.name)
+        for word, value in node.arguments.items():
+            for item in value if isinstance(value, tuple) else (value,):
+                needed = item.of if isinstance(item, LevelNode) else item
+                if isinstance(needed, Node) and not can(needed):
+                    if not node.operator.parameters[word].may_be_unknown:
+                        return False
+        return True
+
+    return frozenset(name for name in catalog if reach(name))
