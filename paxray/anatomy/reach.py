@@ -18,14 +18,20 @@ def reachable(catalog: Catalog, given: Iterable[str]) -> frozenset[str]:
     given
         Names or synonyms of classes that have sources of their own.
     """
-    known = {name: True for name in map(catalog.resolve, given)}
+    sources = set(map(catalog.resolve, given))
+    known = dict.fromkeys(sources, True)
 
     def reach(name: str) -> bool:
         if name not in known:
             recipe = catalog.graph.recipe(name)
-            parts = {part: reach(part) for part in catalog.graph.proper_parts(name)}
-            required = [found for part, found in parts.items() if found or not catalog[part].optional]
-            known[name] = (recipe is not None and can(recipe)) or (bool(required) and all(required))
+            proper = catalog.graph.proper_parts(name)
+            # A division is cut out of the class itself, and so helps to make it only where it is given.
+            parts = {part: reach(part) if part in proper else part in sources for part in catalog[name].parts}
+            made = [
+                [parts[part] for part in some if parts[part] or not catalog[part].optional]
+                for some in (proper, tuple(parts))
+            ]
+            known[name] = (recipe is not None and can(recipe)) or any(all(found) for found in made if found)
         return known[name]
 
     def can(node: Node) -> bool:

@@ -60,14 +60,14 @@ def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = 
                 column |= voxels
             status = own
             if parts:
-                # A division comes from the class itself, and an optional part may be nowhere.
+                # An optional part may be nowhere. A division is cut out of the class itself, so the class does
+                # not wait for it; where all parts are known nevertheless, other sources drew them.
                 proper = catalog.graph.proper_parts(name)
-                required = [
-                    s
-                    for part, _, s in parts
-                    if part in proper and not (catalog[part].optional and s is Status.UNKNOWN)
-                ]
-                known = own in KNOWN or (bool(required) and all(s in KNOWN for s in required))
+                asked = {p: s for p, _, s in parts if not (catalog[p].optional and s is Status.UNKNOWN)}
+                required = [s for part, s in asked.items() if part in proper]
+                known = own in KNOWN or any(
+                    found and all(s in KNOWN for s in found) for found in (required, list(asked.values()))
+                )
                 # Every atom has voxels, so the column tells whether the class has.
                 if column.any():
                     status = Status.PRESENT if known else Status.PARTIAL
