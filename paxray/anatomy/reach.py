@@ -40,9 +40,9 @@ def reachable(catalog: Catalog, given: Iterable[str]) -> frozenset[str]:
         for word, value in node.arguments.items():
             for item in value if isinstance(value, tuple) else (value,):
                 needed = item.of if isinstance(item, LevelNode) else item
-                if isinstance(needed, Node) and not can(needed):
-                    if not node.operator.parameters[word].may_be_unknown:
-                        return False
+                optional = node.operator.parameters[word].may_be_unknown
+                if isinstance(needed, Node) and not optional and not can(needed):
+                    return False
         return True
 
     return frozenset(name for name in catalog if reach(name))
