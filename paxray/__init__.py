@@ -6,7 +6,7 @@ The package's face is a handful of verbs::
 
     ct = paxray.read_ct("ct.nii.gz")
     labels = paxray.read_masks("masks.nii.gz=totalsegmentator_v2", ct)
-    labels = paxray.derive(paxray.segment(ct, labels))
+    labels = paxray.derive(paxray.segment(ct, labels), ct=ct)
     view = paxray.place("pa", labels)
     projection = paxray.project(paxray.attenuate(ct, labels), labels, view)
     picture = paxray.render(projection)

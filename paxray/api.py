@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
-from paxray.anatomy.unions import derive as _derive
+from paxray.anatomy.recipes.engine import derive as _derive
 from paxray.dataset.reader import load
 from paxray.errors import CaseError, ConfigError
 from paxray.io.ct import read_ct as _read_ct
@@ -86,9 +86,30 @@ def segment(ct: Volume, labels: LabelVolume | None = None) -> LabelVolume:
     return with_body(ct, labels)[0]
 
 
-def derive(labels: LabelVolume, catalog: Catalog | None = None) -> LabelVolume:
-    """Add the catalog's unions: lungs, ribs, spine, ..."""
-    return _derive(labels, catalog or load_catalog())
+def derive(
+    labels: LabelVolume,
+    catalog: Catalog | None = None,
+    ct: Volume | None = None,
+    names: Iterable[str] | None = None,
+) -> LabelVolume:
+    """Add the catalog's derived classes: lungs, ribs, spine; mediastinum, lung zones, ribs in two, ...
+
+    Parameters
+    ----------
+    labels
+        Masks, with the body (`segment`).
+    catalog
+        The classes known, with their recipes; the built-in ones by default.
+    ct
+        Needed by classes that go by HU (lung vessels, fat); without it they are unknown.
+    names
+        Classes wanted; all by default. Nothing is computed that none of them needs.
+
+    Returns
+    -------
+    The labels; their ``notes`` say why a class is unknown, or what stood in for a landmark.
+    """
+    return _derive(labels, catalog or load_catalog(), ct, names)
 
 
 def _body_of(labels: LabelVolume) -> NDArray[np.bool_]:

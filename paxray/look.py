@@ -84,7 +84,7 @@ def look(
     )
     catalog = catalog_of(pipeline)
     clock = Clock()
-    sources = tuple(_source(text, vocabulary, further_labels or {}) for text in labels)
+    sources = tuple(source_of(text, vocabulary, further_labels or {}) for text in labels)
     case = Case(case_id="case", patient_id="case", ct=ct, ct_where=str(ct), masks=sources)
     subject = prepare(case, pipeline, catalog, clock)
     categories = {name: n for n, name in enumerate(subject.classes, start=1)}
@@ -98,7 +98,8 @@ def look(
     return {"views": made, "backend": backend, "seconds": clock.seconds, "memory_mib": peak_memory_mib()}
 
 
-def _source(text: str, vocabulary: str, further: Mapping[int, str]) -> MaskSource:
+def source_of(text: str, vocabulary: str, further: Mapping[int, str]) -> MaskSource:
+    """A mask source as the command line writes it, with further labels for its vocabulary."""
     source = parse_source(text, vocabulary)
     if source.vocabulary == BY_NAME:
         return source

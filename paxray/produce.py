@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
-from paxray.anatomy.unions import derive
+from paxray.anatomy.recipes.engine import derive
 from paxray.config import Pipeline
 from paxray.dataset.rle import encode_mask
 from paxray.errors import CaseError, ConfigError
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 STAGE_VERSIONS = {
     "io": 1,
     "body": 1,
-    "anatomy": 1,
+    "anatomy": 2,
     "physics": 1,
     "projection": 2,
     "radiography": 1,
-    "rows": 1,
+    "rows": 2,
 }
 
 
@@ -80,7 +80,7 @@ class Subject:
     mu
         Attenuation per mm; the table removed.
     labels
-        Sources, unions, `BODY`, and `UNSCANNED` where the scan has padding.
+        Sources, derived classes, `BODY`, and `UNSCANNED` where the scan has padding.
     classes
         What is to come out, in catalog order.
     cut_by_ct, volume_mm3
@@ -131,7 +131,12 @@ def classes_of(pipeline: Pipeline, catalog: Catalog) -> tuple[str, ...]:
 
 
 def prepare(
-    case: Case, pipeline: Pipeline, catalog: Catalog, clock: Clock, base: Path | None = None
+    case: Case,
+    pipeline: Pipeline,
+    catalog: Catalog,
+    clock: Clock,
+    base: Path | None = None,
+    threads: int | None = None,
 ) -> Subject:
     """Read a case and derive all that its views share.
 
@@ -140,13 +145,14 @@ def prepare(
     CaseError
         With the code that the case is then listed under.
     """
+    classes = classes_of(pipeline, catalog)
     with clock.stage("read"):
         ct = read_ct(case.ct, where=case.ct_where)
         labels = read_masks(case.masks, ct.grid, catalog, pipeline.labels.vocabularies, base)
     with clock.stage("body"):
         labels, body = with_body(ct, labels)
     with clock.stage("derive"):
-        labels = derive(labels, catalog)
+        labels = derive(labels, catalog, ct, classes, unscanned=UNSCANNED, threads=threads or 0)
         outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
         voxels = labels.voxel_counts()
         volume = ct.grid.voxel_volume_mm3
@@ -158,7 +164,7 @@ def prepare(
     return Subject(
         mu=mu,
         labels=labels,
-        classes=classes_of(pipeline, catalog),
+        classes=classes,
         cut_by_ct=labels.cut_by_ct(outside),
         volume_mm3={name: n * volume for name, n in voxels.items()},
         extent_mm=body_extent(body, ct.grid),
@@ -257,7 +263,7 @@ def produce(
         Where the case cannot be used.
     """
     clock = clock or Clock()
-    subject = prepare(case, pipeline, catalog, clock, base)
+    subject = prepare(case, pipeline, catalog, clock, base, threads)
     samples, labels = [], []
     views = views_of(subject, pipeline)
     with clock.stage("project"):
@@ -327,6 +333,7 @@ def label_rows(subject: Subject, projection: Projection, categories: dict[str, i
         known = name in subject.labels.names
         status = subject.labels.status[name] if known else Status.UNKNOWN
         row: dict[str, Any] = {"class": name, "category_id": categories[name], "status": status.value}
+        row["note"] = subject.labels.notes.get(name)
         if known and status in (Status.PRESENT, Status.PARTIAL):
             row["cut_by_ct"] = subject.cut_by_ct[name]
             row["volume_mm3"] = subject.volume_mm3[name]

@@ -21,6 +21,7 @@ from paxray.produce import STAGE_VERSIONS
 ENVIRONMENT_PACKAGES = (
     "numpy",
     "scipy",
+    "edt",
     "numba",
     "pillow",
     "pyarrow",

@@ -207,7 +207,7 @@ def test_project_one_case(tmp_path: Path, phantom_table: Path) -> None:
 def test_project_without_masks_draws_the_picture(tmp_path: Path, phantom_table: Path) -> None:
     folder = next(phantom_table.parent.glob("phantom-0001"))
     result = json.loads(call("project", folder / "ct.nii.gz", "--size", 64, "--out", tmp_path, "--json"))
-    assert result["views"][0]["classes"] == 1  # the body
+    assert result["views"][0]["classes"] == 2  # the body, and its skin
     assert (tmp_path / "pa.png").exists()
 
 

@@ -5,28 +5,59 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from paxray.anatomy.document import Document, read_document
 from paxray.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from paxray.anatomy.recipes.graph import Graph
 
 Laterality = Literal["left", "right", ""]
 
 DATA_FOLDER = Path(__file__).parent / "data"
 # Reading order is catalog order, and so the order of categories in a data set.
-_FILES = ("thorax.yaml", "vessels.yaml", "skeleton.yaml", "abdomen.yaml", "body.yaml")
+_FILES = (
+    "thorax.yaml",
+    "vessels.yaml",
+    "skeleton.yaml",
+    "skeleton_parts.yaml",
+    "limbs.yaml",
+    "abdomen.yaml",
+    "muscles.yaml",
+    "head_neck.yaml",
+    "body.yaml",
+    "derived_lungs.yaml",
+    "derived_mediastinum.yaml",
+    "derived_skeleton.yaml",
+    "derived_body.yaml",
+)
 
 # SNOMED CT qualifiers of DICOM's Context Group 244 "Laterality".
 LATERALITY_CODES = {"left": "7771000", "right": "24028007", "bilateral": "51440002"}
 
 _UNION_RULE = "union of its parts"
 _LEAF_RULE = "as the source that names it draws it"
-_FIELDS = ("group", "parts", "synonyms", "laterality", "mirror", "optional", "snomed", "colour", "rule")
+_RECIPE_RULE = "as its recipe says"
+_FIELDS = (
+    "group",
+    "parts",
+    "synonyms",
+    "laterality",
+    "mirror",
+    "optional",
+    "snomed",
+    "colour",
+    "rule",
+    "recipe",
+    "numbers",
+)
 _SNOMED_FIELDS = ("code", "meaning", "laterality", "source")
 _SIDES: tuple[Laterality, Laterality] = ("left", "right")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
@@ -62,6 +93,8 @@ class AnatomyClass:
     optional
         Few patients have it, or a source that does not name it draws it with its neighbour: that nobody
         looked for it does not make a union of which it is a part incomplete.
+    recipe
+        How it is derived where no source draws it, as YAML writes it (``docs/classes.md``); None without one.
     """
 
     name: str
@@ -77,6 +110,7 @@ class AnatomyClass:
     colour: tuple[int, int, int] = (0, 0, 0)
     rule: str = ""
     optional: bool = False
+    recipe: Any = None
 
 
 class Catalog(Mapping[str, AnatomyClass]):
@@ -94,6 +128,13 @@ class Catalog(Mapping[str, AnatomyClass]):
             normal_word(word): item.name for item in self._classes.values() for word in item.synonyms
         }
         self._words.update((normal_word(name), name) for name in self._classes)
+
+    @functools.cached_property
+    def graph(self) -> Graph:
+        """What depends on what, through recipes and parts."""
+        from paxray.anatomy.recipes.graph import Graph
+
+        return Graph(self)
 
     def __getitem__(self, name: str) -> AnatomyClass:
         return self._classes[name]
@@ -145,13 +186,16 @@ class Catalog(Mapping[str, AnatomyClass]):
     def fingerprint(self, names: Iterable[str]) -> str:
         """Return a SHA-256 over everything the voxels of ``names`` depend on.
 
-        That is the definitions (name, parts, ``optional``) of these classes and of all classes below
-        them. Colours, codes, synonyms and prose do not count: changing them changes no mask.
+        That is the definitions (name, parts, ``optional``, recipe with its operators' versions) of these
+        classes and of all that their parts and recipes need. Colours, codes, synonyms and prose do not
+        count: changing them changes no mask.
         """
-        below: set[str] = set()
-        for name in names:
-            below |= self._below(name)
-        facts = [[n, list(self[n].parts), self[n].optional] for n in sorted(below)]
+        facts = []
+        for name in sorted(self.graph.below(names)):
+            node = self.graph.recipe(name)
+            facts.append(
+                [name, list(self[name].parts), self[name].optional, None if node is None else node.key]
+            )
         return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).hexdigest()
 
     def _below(self, name: str) -> set[str]:
@@ -192,8 +236,10 @@ def load_catalog(extra: Path | None = None) -> Catalog:
     catalog = Catalog(_read_classes(document, dict(built_in), keys).values())
     for problem in structural_problems(catalog):
         raise document.error(
-            tuple(filter(None, ("classes", keys.get(problem.name), problem.key))),
+            tuple(filter(None, ("classes", keys.get(problem.name), *problem.key.split(".")))),
             f"class '{problem.name}': {problem.what}",
+            expected=problem.expected,
+            found=problem.found,
             do=problem.do,
         )
     return catalog
@@ -220,11 +266,15 @@ def _read_classes(
     entries = document.data.get("classes")
     if not isinstance(entries, dict):
         raise document.error(("classes",), "not a mapping of classes", found=entries)
-    for key, entry in entries.items():
-        document.check_keys(("classes", key), entry, _FIELDS)
+    for key, written in entries.items():
+        document.check_keys(("classes", key), written, _FIELDS)
         sides: tuple[Laterality, ...] = _SIDES if "{side}" in str(key) else ("",)
-        for side in sides:
-            name = _for_side(key, side)
+        for number, side in itertools.product(_numbers(document, key, written), sides):
+            entry = {
+                _for_number(k, number): _for_number(v, number) for k, v in written.items() if k != "numbers"
+            }
+            twin_key = _for_number(key, number)
+            name = _for_side(twin_key, side)
             if not isinstance(name, str) or not _NAME.match(name):
                 raise document.error(
                     ("classes", key),
@@ -235,8 +285,40 @@ def _read_classes(
             if name in keys:
                 raise document.error(("classes", key), f"class '{name}' stands twice, also as '{keys[name]}'")
             keys[name] = key
-            classes[name] = _read_class(document, key, entry, side, name, classes.get(name))
+            classes[name] = _read_class(document, key, twin_key, entry, side, name, classes.get(name))
     return classes
+
+
+def _numbers(document: Document, key: str, entry: Mapping[str, Any]) -> range:
+    """The numbers that an entry is written out for; a single 0 without any."""
+    span = entry.get("numbers")
+    at = ("classes", key)
+    if ("{n}" in str(key)) != (span is not None):
+        raise document.error(
+            at,
+            "`{n}` in a class's name and the key `numbers` go together",
+            expected="for example `rib_{side}_{n}_front:` with `numbers: 1-12`",
+            found=key,
+        )
+    if span is None:
+        return range(1)  # 0: there is no number to write out
+    match = re.fullmatch(r"(\d{1,3})\s*-\s*(\d{1,3})", str(span))
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise document.error((*at, "numbers"), "not a span of numbers", expected="such as 1-12", found=span)
+    return range(int(match[1]), int(match[2]) + 1)
+
+
+def _for_number(value: Any, number: int) -> Any:
+    """Write out ``{n}``, ``{n+1}`` and ``{n-1}`` throughout a value; 0 stands for no number."""
+    if isinstance(value, str) and number:
+        for word, of in (("{n}", number), ("{n+1}", number + 1), ("{n-1}", number - 1)):
+            value = value.replace(word, str(of))
+        return value
+    if isinstance(value, list):
+        return [_for_number(item, number) for item in value]
+    if isinstance(value, dict):
+        return {key: _for_number(item, number) for key, item in value.items()}
+    return value
 
 
 def _for_side(value: Any, side: str) -> Any:
@@ -257,12 +339,16 @@ def _for_side(value: Any, side: str) -> Any:
 def _read_class(
     document: Document,
     key: str,
+    twin_key: str,
     entry: Mapping[str, Any],
     side: Laterality,
     name: str,
     known: AnatomyClass | None,
 ) -> AnatomyClass:
-    """Read one entry for one side, over the class of that name where there is one."""
+    """Read one entry for one side, over the class of that name where there is one.
+
+    ``key`` is the entry's in the file, for messages; ``twin_key`` the same with its number written out.
+    """
     fields: dict[str, Any] = {}
     at = ("classes", key)
     for field, raw in entry.items():
@@ -277,6 +363,8 @@ def _read_class(
             if not isinstance(value, bool):
                 raise document.error((*at, field), "not true or false", found=value)
             fields[field] = value
+        elif field == "recipe":
+            fields[field] = value  # read as a whole once all classes are known
         elif not isinstance(value, str):
             raise document.error((*at, field), "not text", found=value)
         else:
@@ -287,16 +375,21 @@ def _read_class(
         )
     if side:
         fields.setdefault("laterality", side)
-        fields.setdefault("mirror", _for_side(key, "right" if side == "left" else "left"))
+        fields.setdefault("mirror", _for_side(twin_key, "right" if side == "left" else "left"))
     if known is not None:
-        if fields.get("parts") and known.rule == _LEAF_RULE:
-            fields.setdefault("rule", _UNION_RULE)
+        if known.rule in (_LEAF_RULE, _UNION_RULE, _RECIPE_RULE):
+            merged = dataclasses.replace(known, **fields)
+            fields.setdefault("rule", _default_rule(merged.parts, merged.recipe))
         return dataclasses.replace(known, **fields)
     if not fields.get("group"):
         raise document.error(at, f"class '{name}' has no group", do="add a line such as `group: lung`")
-    fields.setdefault("rule", _UNION_RULE if fields.get("parts") else _LEAF_RULE)
+    fields.setdefault("rule", _default_rule(fields.get("parts"), fields.get("recipe")))
     fields.setdefault("colour", _colour_of(name))
     return AnatomyClass(name=name, **fields)
+
+
+def _default_rule(parts: object, recipe: object) -> str:
+    return _RECIPE_RULE if recipe is not None else _UNION_RULE if parts else _LEAF_RULE
 
 
 def _read_code(document: Document, at: tuple[str, ...], raw: Any, side: Laterality) -> dict[str, str]:

@@ -8,22 +8,29 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from paxray.anatomy.catalog import DATA_FOLDER, LATERALITY_CODES, Catalog, normal_word
+from paxray.anatomy.catalog import DATA_FOLDER, LATERALITY_CODES, Catalog, load_catalog, normal_word
+from paxray.anatomy.vocabulary import vocabulary_names
 from paxray.errors import suggest
 
 TOTALSEGMENTATOR_MAPPING = "TotalSegmentator mapping"
 PYDICOM_CODES = "pydicom codes.SCT"
+#: Least distance in CIE L*a*b* (1976) between two colours of a group; some 2.3 is what an eye just notices.
+COLOUR_DISTANCE = 5.0
+#: What paxray's own segmenter draws, which no vocabulary names.
+SEGMENTED = ("body",)
 _OPPOSITE = {"left": "right", "right": "left"}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a class: its name, the catalog file's key concerned, what it is, what to do."""
+    """Something wrong with a class: its name, the catalog file's key concerned (with dots), what it is, what to do."""
 
     name: str
     key: str
     what: str
     do: str = ""
+    expected: str = ""
+    found: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.key}: {self.what}" + (f" ({self.do})" if self.do else "")
@@ -32,9 +39,14 @@ class Problem:
 def check_catalog(catalog: Catalog) -> list[str]:
     """Return everything that is wrong with a catalog, one sentence each; empty for a sound one.
 
-    Besides the structure, each code is looked up in the source that it says it comes from.
+    Besides the structure, each code is looked up in the source that it says it comes from, colours of a group
+    must be distinct to the eye, and something must be able to make each built-in class.
     """
-    return [str(problem) for problem in (*structural_problems(catalog), *_codes_stand_in_source(catalog))]
+    problems = structural_problems(catalog)
+    # What follows walks from class to class, and so needs a sound structure.
+    if not problems:
+        problems = [problem for check in _FURTHER for problem in check(catalog)]
+    return [str(problem) for problem in problems]
 
 
 def structural_problems(catalog: Catalog) -> list[Problem]:
@@ -84,6 +96,20 @@ def _no_cycle(catalog: Catalog) -> Iterator[Problem]:
             return  # every class above the cycle would report it again
 
 
+def _recipes_resolve(catalog: Catalog) -> Iterator[Problem]:
+    from paxray.anatomy.recipes.graph import recipe_problem
+
+    sound = True
+    for name in catalog:
+        error = recipe_problem(catalog.graph, name)
+        if error is not None:
+            sound = False
+            key = ".".join(map(str, ("recipe", *error.path)))
+            yield Problem(name, key, error.what, error.do, error.expected, error.found)
+    if sound and not any(_no_cycle(catalog)) and (circle := catalog.graph.circle()):
+        yield Problem(circle[0], "recipe", f"needs itself: {' -> '.join(circle)}")
+
+
 def _twins_agree(catalog: Catalog) -> Iterator[Problem]:
     for name, item in catalog.items():
         if not item.mirror:
@@ -95,6 +121,13 @@ def _twins_agree(catalog: Catalog) -> Iterator[Problem]:
             yield Problem(name, "mirror", f"'{twin.name}' does not point back but to '{twin.mirror}'")
         elif _OPPOSITE.get(item.laterality) != twin.laterality:
             yield Problem(name, "laterality", f"'{item.laterality}' and the twin's '{twin.laterality}'")
+
+
+def _parts_lie_on_their_side(catalog: Catalog) -> Iterator[Problem]:
+    for name, item in catalog.items():
+        for part in item.parts:
+            if part in catalog and item.laterality and catalog[part].laterality == _OPPOSITE[item.laterality]:
+                yield Problem(name, "parts", f"lies on the {item.laterality}, and its part '{part}' does not")
 
 
 def _groups_are_words(catalog: Catalog) -> Iterator[Problem]:
@@ -138,7 +171,9 @@ _STRUCTURE: tuple[Callable[[Catalog], Iterator[Problem]], ...] = (
     _words_are_unique,
     _parts_are_known,
     _no_cycle,
+    _recipes_resolve,
     _twins_agree,
+    _parts_lie_on_their_side,
     _groups_are_words,
     _colours_are_valid,
     _codes_are_well_formed,
@@ -146,18 +181,71 @@ _STRUCTURE: tuple[Callable[[Catalog], Iterator[Problem]], ...] = (
 
 
 def _codes_stand_in_source(catalog: Catalog) -> Iterator[Problem]:
-    """Look each code up in the source it names; a source other than the two known is taken at its word."""
+    """Look each code up in the source it names, which must be one that can be looked up."""
     tables = {TOTALSEGMENTATOR_MAPPING: totalsegmentator_codes, PYDICOM_CODES: _pydicom_codes}
     for name, item in catalog.items():
-        table = tables.get(item.code_source)
-        if table is None or not item.snomed_ct:
+        if not item.snomed_ct:
             continue
-        if (item.snomed_ct, item.snomed_meaning) not in table():
+        table = tables.get(item.code_source)
+        if table is None:
+            yield Problem(
+                name,
+                "snomed",
+                f"'{item.code_source}' is no source that codes can be looked up in",
+                f"name {' or '.join(tables)}, or leave the code away",
+            )
+        elif (item.snomed_ct, item.snomed_meaning) not in table():
             yield Problem(
                 name,
                 "snomed",
                 f"{item.snomed_ct} '{item.snomed_meaning}' does not stand in {item.code_source}",
             )
+
+
+def _colours_can_be_told_apart(catalog: Catalog) -> Iterator[Problem]:
+    """Compare the colours of each group's classes in CIE L*a*b*, where distance is what the eye sees."""
+    import numpy as np
+    from skimage.color import rgb2lab
+
+    groups: dict[str, list[str]] = {}
+    for name, item in catalog.items():
+        groups.setdefault(item.group, []).append(name)
+    for names in groups.values():
+        lab = rgb2lab(np.array([[catalog[name].colour for name in names]]) / 255)[0]
+        apart = np.linalg.norm(lab[:, None] - lab[None], axis=2)
+        for later, earlier in np.argwhere(np.tril(apart < COLOUR_DISTANCE, -1)).tolist():
+            yield Problem(
+                names[later],
+                "colour",
+                f"{catalog[names[later]].colour} can hardly be told from that of '{names[earlier]}', of the same group",
+                f"a distance of {COLOUR_DISTANCE:g} in CIE L*a*b* at least; here {apart[later, earlier]:.1f}",
+            )
+
+
+def _every_class_can_be_made(catalog: Catalog) -> Iterator[Problem]:
+    """A built-in class that no vocabulary names needs a recipe, or a part that can be made.
+
+    A class of a user's own may come from a mask file of its name, and is not asked for more.
+    """
+    from paxray.anatomy.channels import load_channels
+
+    made = set(SEGMENTED) | {name for name, item in catalog.items() if item.recipe is not None}
+    for vocabulary in vocabulary_names():
+        made.update(load_channels(vocabulary, catalog=catalog).classes)
+    for name in load_catalog():
+        if name in catalog and not made.intersection((name, *catalog[name].parts, *catalog.leaves(name))):
+            yield Problem(
+                name,
+                "recipe",
+                "nothing can make it: no vocabulary names it, and neither it nor its parts have a recipe",
+            )
+
+
+_FURTHER: tuple[Callable[[Catalog], Iterator[Problem]], ...] = (
+    _codes_stand_in_source,
+    _colours_can_be_told_apart,
+    _every_class_can_be_made,
+)
 
 
 @functools.cache

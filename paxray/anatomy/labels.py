@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -45,6 +45,9 @@ class LabelVolume:
         ``(4, 4)`` float64 from ``(i, j, k, 1)`` to LPS mm.
     status
         What is known of each class in ``names``; a class that is not there is `Status.UNKNOWN`.
+    notes
+        What a reader of a class should know, in words: why a derived one is unknown, what stood in for a
+        landmark. Classes without voxels may have notes too.
 
     Raises
     ------
@@ -57,6 +60,7 @@ class LabelVolume:
     names: tuple[str, ...]
     affine: Float64
     status: Mapping[str, Status]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.atoms.ndim != 3 or self.atoms.dtype not in (np.uint16, np.uint32):

@@ -11,7 +11,8 @@ from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.voxels import BoolArray
 
-_KNOWN = (Status.PRESENT, Status.ABSENT)
+#: Statuses of a class that was looked for throughout.
+KNOWN = (Status.PRESENT, Status.ABSENT)
 
 
 def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = None) -> LabelVolume:
@@ -28,7 +29,8 @@ def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = 
     ===========  ====================================================================================
 
     A part marked ``optional`` in the catalog (a thirteenth thoracic vertebra) that nobody looked for is
-    left out of this account, unless nothing else is known either.
+    left out of this account, unless nothing else is known either; so is a division, a part whose recipe
+    starts from the class.
 
     Parameters
     ----------
@@ -58,8 +60,14 @@ def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = 
                 column |= voxels
             status = own
             if parts:
-                required = [s for part, _, s in parts if not (catalog[part].optional and s is Status.UNKNOWN)]
-                known = own in _KNOWN or (bool(required) and all(s in _KNOWN for s in required))
+                # An optional part may be nowhere. A division is cut out of the class itself, so the class does
+                # not wait for it; where all parts are known nevertheless, other sources drew them.
+                proper = catalog.graph.proper_parts(name)
+                asked = {p: s for p, _, s in parts if not (catalog[p].optional and s is Status.UNKNOWN)}
+                required = [s for part, s in asked.items() if part in proper]
+                known = own in KNOWN or any(
+                    found and all(s in KNOWN for s in found) for found in (required, list(asked.values()))
+                )
                 # Every atom has voxels, so the column tells whether the class has.
                 if column.any():
                     status = Status.PRESENT if known else Status.PARTIAL

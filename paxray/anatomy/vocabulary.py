@@ -62,9 +62,8 @@ def load_vocabulary(spec: str, *, base: Path | None = None, catalog: Catalog) ->
 
 
 def _labels(spec: str, base: Path, catalog: Catalog, chain: tuple[Path, ...]) -> dict[int, str]:
-    match = _INLINE.match(spec)
-    head, tail = (match["head"], match["tail"]) if match else (spec, "")
-    labels = _read(_path(head, base, spec), catalog, chain)
+    path, tail = vocabulary_path(spec, base)
+    labels = _read(path, catalog, chain)
     for item in tail.split("+")[1:]:
         value, _, name = item.partition(":")
         try:
@@ -75,11 +74,20 @@ def _labels(spec: str, base: Path, catalog: Catalog, chain: tuple[Path, ...]) ->
     return dict(sorted(labels.items()))
 
 
-def _path(head: str, base: Path, spec: str) -> Path:
+def vocabulary_path(spec: str, base: Path) -> tuple[Path, str]:
+    """Return the file that a specification starts from, and the labels written behind it (``+118:liver``).
+
+    Raises
+    ------
+    ConfigError
+        It names neither a built-in vocabulary nor a YAML file (code ``unknown_vocabulary``).
+    """
+    match = _INLINE.match(spec)
+    head, tail = (match["head"], match["tail"]) if match else (spec, "")
     if head in vocabulary_names():
-        return _FOLDER / f"{head}.yaml"
+        return _FOLDER / f"{head}.yaml", tail
     if head.endswith((".yaml", ".yml")):
-        return base / head
+        return base / head, tail
     raise ConfigError(
         f"there is no vocabulary '{head}'",
         where=f"vocabulary {spec}" if spec != head else "",
@@ -89,11 +97,23 @@ def _path(head: str, base: Path, spec: str) -> Path:
     )
 
 
+def read_vocabulary(path: Path) -> Document:
+    """Read a vocabulary's file; messages name a built-in one by its file name alone."""
+    return read_document(path, where=path.name if path.parent == _FOLDER else str(path))
+
+
 def _read(path: Path, catalog: Catalog, chain: tuple[Path, ...]) -> dict[int, str]:
     resolved = path.resolve()
-    document = read_document(path, where=path.name if path.parent == _FOLDER else str(path))
+    document = read_vocabulary(path)
     if resolved in chain:
         raise document.error(("extends",), "the vocabulary extends itself")
+    if "channels" in document.data:
+        raise document.error(
+            ("channels",),
+            "the vocabulary lists channels, which overlap: no label map can have them",
+            expected="a vocabulary of label values",
+            do="name the vocabulary of the program that wrote the masks",
+        )
     document.check_keys((), document.data, ("name", "source", "extends", "labels"))
     labels: dict[int, str] = {}
     extends = document.data.get("extends")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from paxray._version import __version__
-from paxray.cli import build, classes, data
+from paxray.cli import build, classes, data, imports
 from paxray.cli.common import err, out
 from paxray.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
 
@@ -22,19 +22,23 @@ app = typer.Typer(
 )
 export_app = typer.Typer(help="Write a data set in another format.", no_args_is_help=True)
 classes_app = typer.Typer(
-    help="The anatomy classes: which there are and how they nest.", no_args_is_help=True
+    help="The anatomy classes: which there are, how they nest, and one of your own.", no_args_is_help=True
 )
 
 for command in (build.scan, build.build, build.project, data.report, data.verify, build.phantom):
     app.command()(command)
+app.command("import-paxray")(imports.import_paxray)
 app.add_typer(export_app, name="export")
 export_app.command("coco")(data.export_coco)
+export_app.command("paxray")(data.export_paxray)
 app.add_typer(classes_app, name="classes")
 for name, command in (
     ("list", classes.classes_list),
     ("show", classes.classes_show),
     ("tree", classes.classes_tree),
     ("check", classes.classes_check),
+    ("add", classes.classes_add),
+    ("preview", classes.classes_preview),
 ):
     classes_app.command(name)(command)
 

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from paxray.cli.common import BeamName, ClassesFile, DeviceName, Json, err, guarded, out, progress_bar
+from paxray.cli.common import (
+    BeamName,
+    ClassesFile,
+    DeviceName,
+    Json,
+    err,
+    further_labels,
+    guarded,
+    out,
+    progress_bar,
+)
 from paxray.errors import EXIT_FAILED_CASES, ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +43,7 @@ def scan(
             help="Key of the hash that replaces DICOM patient ids. Default: one kept beside the table."
         ),
     ] = "",
+    classes: ClassesFile = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing table.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -48,7 +59,7 @@ def scan(
         raise ConfigError(
             "the table exists already", where=str(table), do="--force to overwrite it, or another -o"
         )
-    catalog = load_catalog()
+    catalog = load_catalog(classes)
     known = [*catalog, *(word for item in catalog.values() for word in item.synonyms)]
     key_file = table.with_suffix(".key")
     stored = key_file.read_text(encoding="ascii").strip() if key_file.exists() else ""
@@ -293,21 +304,13 @@ def project(
     """Project one case: image, signal, a mask per class, and an overlay to look at."""
     from paxray.look import look
 
-    numbers = {}
-    for entry in names or []:
-        value, equals, name = entry.partition("=")
-        if not equals or not value.isdigit():
-            raise ConfigError(
-                "--label needs VALUE=CLASS", found=entry, do="e.g. --label 118=costal_cartilages"
-            )
-        numbers[int(value)] = name
     result = look(
         ct,
         labels or [],
         views or ["pa"],
         folder,
         vocabulary=vocabulary,
-        further_labels=numbers,
+        further_labels=further_labels(names),
         catalog_file=classes,
         beam=beam.value,
         sdd_mm=sdd_mm,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from paxray.cli.common import ClassesFile, Json, guarded, out
+from paxray.cli.common import ClassesFile, Json, further_labels, guarded, out
 from paxray.errors import EXIT_USAGE, ConfigError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from paxray.anatomy.catalog import Catalog
 
 
@@ -36,37 +38,86 @@ def _class_facts(catalog: Catalog, name: str) -> dict[str, Any]:
 @guarded
 def classes_list(
     group: Annotated[str, typer.Option(help="Only this group (lung, heart, rib, ...).")] = "",
-    vocabulary: Annotated[str, typer.Option(help="Only the classes that this vocabulary names.")] = "",
+    vocabulary: Annotated[
+        str, typer.Option(help="The channels of this vocabulary, in its order, instead of all classes.")
+    ] = "",
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATASET",
+            help="With --vocabulary: in how many cases each channel came out present, cut, ...",
+        ),
+    ] = None,
     classes: ClassesFile = None,
     as_json: Json = False,
 ) -> None:
-    """List the classes known."""
+    """List the classes known, or the channels of a vocabulary."""
     catalog = _catalog(classes)
-    names = list(catalog)
-    if vocabulary:
-        from paxray.anatomy.vocabulary import load_vocabulary
-
-        in_it = set(load_vocabulary(vocabulary, catalog=catalog).labels.values())
-        names = [name for name in names if name in in_it]
     groups = sorted({item.group for item in catalog.values()})
     if group and group not in groups:
         raise ConfigError(f"no group '{group}'", expected=", ".join(groups))
-    names = [name for name in names if not group or catalog[name].group == group]
+    if vocabulary:
+        _list_channels(catalog, vocabulary, group, dataset, as_json)
+        return
+    if dataset is not None:
+        raise ConfigError("--dataset", expected="--vocabulary beside it", found="no vocabulary")
+    names = [name for name in catalog if not group or catalog[name].group == group]
     if as_json:
         print(json.dumps([_class_facts(catalog, name) for name in names]))
         return
+    table = _table("class", "group", "parts", "SNOMED CT")
+    for name in names:
+        item = catalog[name]
+        parts = f"{len(item.parts)}" if item.parts else ""
+        table.add_row(f"{_swatch(item.colour)} {name}", item.group, parts, item.snomed_ct)
+    out.print(table)
+    out.print(f"{len(names)} classes")
+
+
+def _table(*columns: str) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("class", "group", "parts", "SNOMED CT"):
+    for column in columns:
         table.add_column(column)
-    for name in names:
-        item = catalog[name]
-        swatch = _swatch(item.colour)
-        parts = f"{len(item.parts)}" if item.parts else ""
-        table.add_row(f"{swatch} {name}", item.group, parts, item.snomed_ct)
+    return table
+
+
+def _list_channels(catalog: Catalog, spec: str, group: str, dataset: Path | None, as_json: bool) -> None:
+    """List a vocabulary's channels, with how they came out in a data set where one is given."""
+    from paxray.anatomy.channels import load_channels
+
+    channels = load_channels(spec, catalog=catalog)
+    chosen = [n for n, name in enumerate(channels.classes) if not group or catalog[name].group == group]
+    rows: list[dict[str, Any]] = [
+        {"channel": n, "name": channels.names[n], "class": channels.classes[n]} for n in chosen
+    ]
+    total: dict[str, int] = {}
+    n_cases = 0
+    if dataset is not None:
+        from paxray.dataset.coverage import coverage
+        from paxray.dataset.reader import load
+
+        found = coverage(load(dataset), channels)
+        n_cases = sum(found[0].cases.values())
+        for row in rows:
+            item = found[row["channel"]]
+            row |= {**item.cases, "cut": item.cut}
+        total = {key: sum(row[key] for row in rows) for key in (*found[0].cases, "cut")}
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = _table(*(rows[0] if rows else ("channel", "name", "class")))
+    for row in rows:
+        swatch = _swatch(catalog[row["class"]].colour)
+        table.add_row(*(f"{swatch} {v}" if k == "class" else escape(str(v)) for k, v in row.items()))
     out.print(table)
-    out.print(f"{len(names)} classes")
+    out.print(f"{len(rows)} channels, {len({row['class'] for row in rows})} classes")
+    if dataset is not None:
+        cut = total.pop("cut")
+        said = ", ".join(f"{count} {status}" for status, count in total.items())
+        cases = "1 case" if n_cases == 1 else f"{n_cases} cases"
+        out.print(f"in {cases}: {said}; the scan cuts {cut} of those that have voxels")
 
 
 @guarded
@@ -107,6 +158,115 @@ def classes_tree(
     for start in roots:
         grow(top, start)
     out.print(top)
+
+
+STARTER = """\
+# A class of your own. See docs/classes.md for all operators; `paxray classes check --classes THIS`
+# looks for mistakes,
+# `paxray classes preview {name} CT --labels MASKS --classes THIS` draws it.
+classes:
+  {name}:
+    group: {group}                # supercategory: a lower-case word
+    colour: [250, 200, 60]        # red, green, blue from 0 to 255; left out, it comes from the name
+    rule: "what it is, in your words; it stands in the data set"
+    # synonyms: [another name]
+    # parts: [heart, aorta]       # classes that it contains; it is closed over them
+
+    # How it is derived where no mask file draws it. Remove this if your masks bring the class, or for a plain union.
+    recipe:
+      # what lies within 5 mm around the aorta, the aorta left out
+      difference: {{of: {{dilate: {{of: aorta, by_mm: 5}}}}, minus: aorta}}
+      # calcium in the heart:    hu_window: {{of: heart, from_hu: 130}}
+      # the left half:           side: {{of: liver, side: left}}
+      # the part above T4:       split: {{of: esophagus, keep: above, at: {{bottom_of: vertebrae_T4}}}}
+      # a rind of 3 mm:          shell: {{of: lung_left, thickness_mm: 3, where: inside}}
+
+  # `{{side}}` writes an entry out for left and right, each the other's mirror:
+  # {name}_{{side}}:
+  #   group: {group}
+  #   recipe:
+  #     side: {{of: {name}, side: "{{side}}"}}
+"""
+
+
+@guarded
+def classes_add(
+    name: Annotated[str, typer.Argument(help="The new class: letters, digits and underscores.")],
+    file: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The file to write. Default: NAME.yaml")
+    ] = None,
+    group: Annotated[str, typer.Option(help="Its supercategory (lung, heart, vessel, ...).")] = "own",
+) -> None:
+    """Write a commented file to start a class of your own from."""
+    from paxray.anatomy.catalog import load_catalog
+    from paxray.files import write_bytes
+
+    catalog = load_catalog()
+    if name in catalog:
+        raise ConfigError(
+            f"the catalog has a class '{name}' already",
+            do=f"paxray classes show {name}; to change it, write its name and the fields that differ into a file",
+        )
+    path = file or Path(f"{name}.yaml")
+    if path.exists():
+        raise ConfigError("the file exists already", where=str(path), do="choose another -o")
+    text = STARTER.format(name=name, group=group)
+    write_bytes(path, text.encode())
+    try:
+        load_catalog(path)
+    except ConfigError:
+        path.unlink()
+        raise
+    out.print(
+        f"[bold]{escape(str(path))}[/]: edit it, then give it to any command as --classes {escape(str(path))}"
+    )
+
+
+@guarded
+def classes_preview(
+    name: Annotated[str, typer.Argument(help="A class or one of its synonyms.")],
+    ct: Annotated[
+        Path, typer.Argument(metavar="CT", help="NIfTI, NRRD, MHA, or a folder with a DICOM series.")
+    ],
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--labels", metavar="MASKS[=VOCABULARY]", help="A label map, or a folder of one file per class."
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The picture to write. Default: NAME.png")
+    ] = None,
+    vocabulary: Annotated[
+        str, typer.Option(help="What the values of a label map mean.")
+    ] = "totalsegmentator_v2",
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="VALUE=CLASS", help="A further label of the vocabulary."),
+    ] = None,
+    classes: ClassesFile = None,
+    as_json: Json = False,
+) -> None:
+    """Draw one class in a CT: three planes, two radiographs, its volume, and what to beware of."""
+    from paxray.preview import preview
+
+    result = preview(
+        name,
+        ct,
+        labels or [],
+        picture or Path(f"{name}.png"),
+        vocabulary=vocabulary,
+        further_labels=further_labels(names),
+        catalog_file=classes,
+    )
+    if as_json:
+        print(json.dumps(result))
+        return
+    out.print(f"{result['class']}: {result['status']}, {result['volume_ml']:.1f} ml")
+    for sentence in result["warnings"]:
+        out.print(f"[yellow]beware[/] {escape(sentence)}", soft_wrap=True)
+    if result["picture"]:
+        out.print(f"look at [bold]{escape(result['picture'])}[/]", soft_wrap=True)
 
 
 @guarded

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from paxray.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, PaxrayError
+from paxray.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, ConfigError, PaxrayError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -68,6 +68,19 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(EXIT_ENVIRONMENT) from None
 
     return run
+
+
+def further_labels(entries: list[str] | None) -> dict[int, str]:
+    """What ``--label VALUE=CLASS`` says, given any number of times."""
+    numbers = {}
+    for entry in entries or []:
+        value, equals, name = entry.partition("=")
+        if not equals or not value.isdigit():
+            raise ConfigError(
+                "--label needs VALUE=CLASS", found=entry, do="e.g. --label 118=costal_cartilages"
+            )
+        numbers[int(value)] = name
+    return numbers
 
 
 def progress_bar(quiet: bool = False) -> Progress:

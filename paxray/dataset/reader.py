@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ from paxray.errors import ConfigError, DamageError, suggest
 from paxray.files import read_json
 from paxray.projection.view import View
 from paxray.radiography.signal import decode_signal
+
+if TYPE_CHECKING:
+    from paxray.anatomy.channels import Channels
+    from paxray.dataset.stack import Stack
 
 
 class Masks(Mapping[str, NDArray[np.bool_]]):
@@ -125,6 +129,32 @@ class Sample:
         unknown = {row["class"] for row in self.labels if row["status"] == "unknown"}
         counts = {row["class"]: row["mask"] for row in self.labels if row["class"] not in unknown}
         return Masks(counts, self.size, unknown)
+
+    def stack(self, channels: Channels | str) -> Stack:
+        """Masks as one array in a vocabulary's order, and what is known of each channel.
+
+        Parameters
+        ----------
+        channels
+            A built-in vocabulary's name (``paxray_166``), the path of one of your own, or `Channels`, which
+            may name classes that only this data set has.
+
+        Returns
+        -------
+        `Stack`: ``masks`` ``(channels, rows, columns)`` bool, and ``status``, a word per channel.
+
+        Raises
+        ------
+        ConfigError
+            No such vocabulary.
+        """
+        from paxray.anatomy.catalog import load_catalog
+        from paxray.anatomy.channels import load_channels
+        from paxray.dataset.stack import stack_masks
+
+        if isinstance(channels, str):
+            channels = load_channels(channels, catalog=load_catalog())
+        return stack_masks(self, channels)
 
     @cached_property
     def facts(self) -> Any:

@@ -60,6 +60,7 @@ LABEL_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("class", pa.string()),
     ("category_id", pa.int32()),
     ("status", pa.string()),
+    ("note", pa.string()),
     ("cut_by_ct", pa.bool_()),
     ("view_status", pa.string()),
     ("volume_mm3", pa.float64()),

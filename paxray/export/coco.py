@@ -17,51 +17,28 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from paxray._version import __version__
 from paxray.dataset.layout import SPLITS, Layout
 from paxray.dataset.reader import Dataset, Sample
-from paxray.errors import ConfigError, DamageError
-from paxray.export.folder import new_folder, place_of, require_whole
+from paxray.errors import ConfigError
+from paxray.export.folder import ExportResult, new_folder, place_of, require_whole
+from paxray.export.pictures import write_picture
 
 NAME = "coco"
 #: What the images' `license` points to where the case table says nothing.
 NO_LICENSE = "not stated"
 
-_SAFE_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _FACTS = (
     "status", "view_status", "cut_by_ct", "volume_mm3", "centroid_px",
     "path_mean_mm", "path_max_mm", "entry_mean_mm", "exit_mean_mm",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """What an export wrote.
-
-    Attributes
-    ----------
-    folder
-        The export's folder.
-    files
-        Its annotation files, one per split that has samples.
-    images, annotations, categories
-        Counts over all splits.
-    """
-
-    folder: Path
-    files: tuple[Path, ...]
-    images: int
-    annotations: int
-    categories: int
 
 
 def export_coco(
@@ -122,7 +99,8 @@ def export_coco(
             ):
                 for sample in part:
                     images += 1
-                    file_name = _write_picture(pictures, sample, bits)
+                    content = sample.images["image" if bits == 8 else "signal"]
+                    file_name = write_picture(pictures, sample, content)
                     add_image(_image(sample, images, file_name, bits, licenses))
                     for annotation in _annotations(sample, images, annotations + 1):
                         annotations = annotation["id"]
@@ -182,32 +160,6 @@ takes world mm to pixel (column, row).
 
 def _readme(dataset: Dataset, bits: int) -> str:
     return _README.format(name=dataset.name, bits=bits)
-
-
-def _write_picture(folder: Path, sample: Sample, bits: int) -> str:
-    """Write a sample's PNG under a name that no other sample has; return the name."""
-    name = f"{sample.case_id}_{sample.row['view']}.png"
-    if not _SAFE_FILE.fullmatch(name):
-        raise DamageError(
-            "a sample's case id or view cannot be part of a file name",
-            where=repr(sample.id),
-            expected="letters, digits, '.', '_' and '-', no dot in front",
-            found=repr(name),
-            do="rename the case in the case table and build again",
-            code="unsafe_name",
-        )
-    try:
-        with (folder / name).open("xb") as file:
-            file.write(sample.images["image" if bits == 8 else "signal"])
-    except FileExistsError:
-        raise DamageError(
-            "two samples would have the same file name (on some disks capital letters do not count)",
-            where=repr(sample.id),
-            found=name,
-            do="rename a case or a view and build again",
-            code="same_name",
-        ) from None
-    return name
 
 
 def _image(

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,27 @@ from paxray.files import write_json
 
 #: Stands in every export's folder, and marks it as one that may be replaced.
 MARKER = "export.json"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote.
+
+    Attributes
+    ----------
+    folder
+        The export's folder.
+    files
+        Its annotation files.
+    images, annotations, categories
+        Counts over all splits; an annotation is a mask with a pixel.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    images: int
+    annotations: int
+    categories: int
 
 
 def place_of(dataset: Dataset, name: str, out: Path | None) -> Path:
@@ -39,6 +61,18 @@ def place_of(dataset: Dataset, name: str, out: Path | None) -> Path:
             do="choose another --out, or give none",
             code="place",
         )
+    require_replaceable(folder)
+    return folder
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuse to replace what no export has written.
+
+    Raises
+    ------
+    ConfigError
+        The folder is there, is not empty and is no export, or it is a file (code ``place``).
+    """
     if folder.exists() and not (folder / MARKER).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(
             "the output is there already and is no export, so it is not replaced",
@@ -47,7 +81,6 @@ def place_of(dataset: Dataset, name: str, out: Path | None) -> Path:
             do="choose another --out, or remove it yourself",
             code="place",
         )
-    return folder
 
 
 def require_whole(dataset: Dataset) -> None:

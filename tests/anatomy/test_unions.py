@@ -188,3 +188,12 @@ def test_what_a_segmenter_leaves_open_is_partial_and_the_rest_whole(vocabulary, 
     }
     assert all(derived.status[name] is Status.PRESENT for name in whole)
     assert all(derived.status[name] is Status.PRESENT for name in labels_map.labels.values())
+
+
+def test_a_class_whose_divisions_other_sources_drew_is_known():
+    """Nothing waits for a division, but a rib whose two halves have sources of their own is there."""
+    halves = {"rib_left_4_anterior": "present", "rib_left_4_posterior": "absent"}
+    assert status_of("rib_left_4", halves) == "present"
+    assert status_of("rib_left_4", {"rib_left_4_anterior": "present"}) == "partial"
+    assert status_of("rib_left_4", dict.fromkeys(halves, "absent")) == "absent"
+    assert status_of("breasts", {"breast_left": "present", "breast_right": "present"}) == "present"

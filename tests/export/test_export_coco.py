@@ -17,7 +17,8 @@ from pycocotools.coco import COCO
 
 from paxray.dataset.reader import Dataset
 from paxray.errors import ConfigError, DamageError
-from paxray.export.coco import NO_LICENSE, ExportResult, export_coco
+from paxray.export.coco import NO_LICENSE, export_coco
+from paxray.export.folder import ExportResult
 
 
 def load_coco(path: Path) -> COCO:

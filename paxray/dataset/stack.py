@@ -1,0 +1,47 @@
+"""A sample's masks stacked in the order of a vocabulary's channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paxray.anatomy.channels import Channels
+
+if TYPE_CHECKING:
+    from paxray.dataset.reader import Sample
+
+_UNKNOWN = "unknown"
+
+
+class Stack(NamedTuple):
+    """Masks of all channels, and what is known of each.
+
+    Attributes
+    ----------
+    masks
+        ``(channels, rows, columns)`` bool. A channel of which nothing is known is all False.
+    status
+        One word per channel: ``present``, ``partial``, ``absent`` or ``unknown``. A class that the data set
+        does not hold is unknown.
+    """
+
+    masks: NDArray[np.bool_]
+    status: tuple[str, ...]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """``(channels,)`` bool: whether anything looked for it, so that an empty mask means absent."""
+        return np.array([status != _UNKNOWN for status in self.status])
+
+
+def stack_masks(sample: Sample, channels: Channels) -> Stack:
+    """Return a sample's masks in the order of `channels`."""
+    status = {row["class"]: str(row["status"]) for row in sample.labels}
+    found = tuple(status.get(name, _UNKNOWN) for name in channels.classes)
+    masks = np.zeros((len(channels), *sample.size), np.bool_)
+    for number, (name, word) in enumerate(zip(channels.classes, found, strict=True)):
+        if word != _UNKNOWN:
+            masks[number] = sample.masks[name]
+    return Stack(masks, found)

@@ -1,0 +1,185 @@
+"""One class, one look: three CT planes and two radiographs, its volume, and what to beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paxray.anatomy.catalog import AnatomyClass, load_catalog
+from paxray.anatomy.labels import LabelVolume, Status
+from paxray.anatomy.recipes.engine import derive
+from paxray.anatomy.recipes.pieces import label_pieces
+from paxray.anatomy.recipes.region import Region
+from paxray.anatomy.recipes.scene import BACK, LEFT, UP, Scene
+from paxray.files import write_bytes
+from paxray.io.ct import read_ct
+from paxray.io.volume import Volume
+from paxray.look import source_of
+from paxray.physics.attenuation import attenuate
+from paxray.produce import png_bytes
+from paxray.projection.pose import Pose, Setup, place
+from paxray.projection.project import project
+from paxray.radiography.display import render_display
+from paxray.radiography.overlay import draw_overlay
+from paxray.segmentation.body import UNSCANNED, body_extent, body_faces, with_body
+from paxray.segmentation.files import read_masks
+
+#: Height of each picture in the sheet, in pixels.
+TILE_PX = 512
+#: Soft-tissue window of the CT planes.
+WINDOW_HU = (-200.0, 300.0)
+#: A piece beside the largest one that is worth a warning.
+LOOSE_PIECE_SHARE = 0.05
+
+#: Name, normal, and the directions in which the picture's columns and rows run.
+_PLANES = (
+    ("axial", UP, LEFT, BACK),
+    ("coronal", BACK, LEFT, (0.0, 0.0, -1.0)),
+    ("sagittal", LEFT, BACK, (0.0, 0.0, -1.0)),
+)
+
+
+def preview(
+    name: str,
+    ct_file: Path,
+    labels: Sequence[str],
+    out: Path,
+    *,
+    vocabulary: str = "totalsegmentator_v2",
+    further_labels: Mapping[int, str] | None = None,
+    catalog_file: Path | None = None,
+) -> dict[str, Any]:
+    """Derive one class in one CT and draw it.
+
+    Parameters
+    ----------
+    name
+        A class or one of its synonyms.
+    ct_file, labels
+        The CT; masks as ``PATH`` or ``PATH=VOCABULARY``, in order of precedence.
+    out
+        The PNG to write: three CT planes through the middle of the class above, PA and left lateral below.
+    vocabulary, further_labels
+        What the values of a label map mean.
+    catalog_file
+        Classes of one's own.
+
+    Returns
+    -------
+    ``class``, ``status``, ``volume_ml``, ``warnings`` (sentences), ``picture`` (path, or None).
+    """
+    catalog = load_catalog(catalog_file)
+    item = catalog[catalog.resolve(name)]
+    ct = read_ct(ct_file)
+    sources = [source_of(text, vocabulary, further_labels or {}) for text in labels]
+    found = read_masks(sources, ct.grid, catalog)
+    found, body = with_body(ct, found)
+    derived = derive(found, catalog, ct, [item.name], unscanned=UNSCANNED)
+    status = derived.status[item.name]
+    result: dict[str, Any] = {
+        "class": item.name,
+        "status": status.value,
+        "volume_ml": derived.voxel_counts()[item.name] * ct.grid.voxel_volume_mm3 / 1000,
+        "warnings": warnings_of(item, derived),
+        "picture": None,
+    }
+    if status in (Status.PRESENT, Status.PARTIAL):
+        above = _row([_plane(ct, derived, item, plane) for plane in _PLANES])
+        below = _row(_radiographs(ct, derived, item, body))
+        width = max(above.shape[1], below.shape[1])
+        sheet = np.concatenate([_wide(above, width), _wide(below, width)])
+        write_bytes(out, png_bytes(sheet))
+        result["picture"] = str(out)
+    return result
+
+
+def warnings_of(item: AnatomyClass, labels: LabelVolume) -> list[str]:
+    """What to beware of in a derived class, a sentence each."""
+    name = item.name
+    status, note = labels.status[name], labels.notes.get(name)
+    out = [f"{status.value}: {note}" if status is Status.UNKNOWN else note] if note else []
+    if status is Status.ABSENT:
+        out.append("all that it is made of is known, and nothing of it is in this scan")
+    if status is Status.PARTIAL:
+        out.append("partial: something that it is made of is unknown or covers only part of the scan")
+    if status not in (Status.PRESENT, Status.PARTIAL):
+        return out
+    outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
+    if labels.cut_by_ct(outside)[name]:
+        out.append("cut: it touches the edge of what was scanned")
+    _, sizes = label_pieces(Region.of_mask(labels.mask(name)).mask)
+    loose = sizes[2:][sizes[2:] >= LOOSE_PIECE_SHARE * sizes[1]]
+    if len(loose):
+        out.append(
+            f"it lies in {len(loose) + 1} separate pieces, the second with {loose[0] / sizes[1]:.0%} of the largest"
+        )
+    return out
+
+
+def _plane(ct: Volume, labels: LabelVolume, item: AnatomyClass, plane: Any) -> NDArray[np.uint8]:
+    """One CT plane through the class, near its centroid, as a reader is used to see it."""
+    _, normal, column_way, row_way = plane
+    scene = Scene(ct.grid)
+    mask = labels.mask(item.name)
+    axis = scene.array_axis(normal)
+    areas = mask.sum(axis=tuple(n for n in range(3) if n != axis))
+    at = int(np.round(np.average(np.arange(len(areas)), weights=areas)))
+    # A ring or a pair has nothing at its centroid: the nearest plane that shows some of it.
+    shown = np.flatnonzero(areas)
+    index = int(shown[np.abs(shown - at).argmin()])
+    row_axis, column_axis = scene.array_axis(row_way), scene.array_axis(column_way)
+    pictures = []
+    for array in (ct.array, mask):
+        picture = np.take(array, index, axis=axis)
+        if row_axis > column_axis:
+            picture = picture.T
+        if not scene.is_rising(row_axis, row_way):
+            picture = picture[::-1]
+        if not scene.is_rising(column_axis, column_way):
+            picture = picture[:, ::-1]
+        pictures.append(picture)
+    low, high = WINDOW_HU
+    grey = np.clip((pictures[0].astype(np.float32) - low) / (high - low), 0, 1)
+    spacing = ct.grid.spacing_mm
+    aspect = spacing[2 - column_axis] * grey.shape[1] / (spacing[2 - row_axis] * grey.shape[0])
+    size = (max(1, round(TILE_PX * aspect)), TILE_PX)
+    return draw_overlay(
+        _resized(np.rint(grey * 255).astype(np.uint8), size), [(_resized(pictures[1], size), item.colour)]
+    )
+
+
+def _resized(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    from PIL import Image
+
+    how = Image.Resampling.NEAREST if picture.dtype == np.bool_ else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, how))
+
+
+def _radiographs(
+    ct: Volume, labels: LabelVolume, item: AnatomyClass, body: NDArray[np.bool_]
+) -> list[NDArray[np.uint8]]:
+    """PA and left lateral with the class's outline."""
+    mu = attenuate(ct, body)
+    extent, faces = body_extent(body, ct.grid), body_faces(body, ct.grid)
+    out = []
+    for pose in ("pa", "lateral_left"):
+        view = place(Pose.named(pose), Setup(size=(TILE_PX, TILE_PX)), extent, faces)
+        made = project(
+            mu, labels, view, ("image", "presence", "incomplete"), classes=[item.name], unscanned=UNSCANNED
+        )
+        assert made.image is not None
+        picture, _ = render_display(made.image, None, made.incomplete)
+        out.append(draw_overlay(picture, [(made.mask(item.name), item.colour)]))
+    return out
+
+
+def _row(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return np.concatenate(list(pictures), axis=1)
+
+
+def _wide(picture: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    return np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)))
