@@ -19,7 +19,7 @@ Laterality = Literal["left", "right", ""]
 
 DATA_FOLDER = Path(__file__).parent / "data"
 # Reading order is catalog order, and so the order of categories in a data set.
-_FILES = ("thorax.yaml", "vessels.yaml", "skeleton.yaml", "abdomen.yaml", "body.yaml")
+_FILES = ("thorax.yaml", "vessels.yaml", "skeleton.yaml", "abdomen.yaml", "body.yaml", "lesions.yaml")
 
 # SNOMED CT qualifiers of DICOM's Context Group 244 "Laterality".
 LATERALITY_CODES = {"left": "7771000", "right": "24028007", "bilateral": "51440002"}

@@ -166,7 +166,10 @@ def _find(name: str, anatomy: Anatomy) -> Landmark:
             lambda: anatomy.region(f"lung_{side}").extreme_mm((1 if side == "left" else -1, 0, -1)),
             (f"lung_{side}",),
         ),
-        f"hemidiaphragm_dome_{side}": (lambda: _dome(anatomy, side), (f"lung_{side}", *BENEATH.get(side, ()))),
+        f"hemidiaphragm_dome_{side}": (
+            lambda: _dome(anatomy, side),
+            (f"lung_{side}", *BENEATH.get(side, ())),
+        ),
     }
     try:
         if name in finders:

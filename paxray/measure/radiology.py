@@ -92,6 +92,8 @@ class Measure:
         return RULES[self.name][0]
 
 
+#: What the measures of a view are taken on.
+ON_VIEW = ("heart", "lung_left", "lung_right")
 _WORSE = ("present", "partial", "cut", "absent", "unknown")
 
 
@@ -246,7 +248,7 @@ def _aortic_width(anatomy: Anatomy, points: Mapping[str, Landmark]) -> Measure:
 
 def _cardiothoracic_ratio(projection: Projection, view_status: Mapping[str, str]) -> Measure:
     name = "cardiothoracic_ratio"
-    needs = ("heart", "lung_left", "lung_right")
+    needs = ON_VIEW
     for status, reason in (("unknown", "nothing looked for {}"), ("absent", "no {} was found")):
         missing = [n for n in needs if view_status.get(n, "unknown") == status]
         if missing:

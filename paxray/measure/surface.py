@@ -40,9 +40,7 @@ def line_directions(spacing_mm: tuple[float, float, float]) -> Int64:
         if signs <= (0, 0, 0):
             continue
         widest = max(s for s, sign in zip(spacing_mm, signs, strict=True) if sign)
-        out.append(
-            [sign * max(1, round(widest / s)) for s, sign in zip(spacing_mm, signs, strict=True)]
-        )
+        out.append([sign * max(1, round(widest / s)) for s, sign in zip(spacing_mm, signs, strict=True)])
     return np.array(out, np.int64)
 
 
