@@ -60,7 +60,7 @@ class InputHashes:
                 self._known = {}  # a torn cache only costs reading the inputs again
 
     def of(self, case: Case) -> dict[str, str]:
-        """Content hash of the CT, of each mask source and of each instance file; `MISSING` where there is no such file."""
+        """Content hash of the CT, of each mask source and instance file; `MISSING` where there is no such file."""
         out = {"ct": self._hash(case.ct)}
         for n, source in enumerate(case.masks):
             out[f"masks[{n}]"] = self._hash(source.path)

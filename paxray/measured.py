@@ -90,7 +90,7 @@ def channels(measured: Measured, labels: LabelVolume, classes: tuple[str, ...]) 
 
 
 def unhidden_shares(measured: Measured, labels: LabelVolume, projection: Projection) -> dict[str, float]:
-    """Of each class that has pixels, the share of them whose ray meets nothing denser; see `paxray.measure.occlusion`."""
+    """Of each class with pixels, the share of them whose ray meets nothing denser; see `paxray.measure.occlusion`."""
     assert projection.presence is not None
     assert projection.facts is not None
     hides = hiders(projection.names, labels, measured.solids, measured.groups)

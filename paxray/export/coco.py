@@ -272,7 +272,7 @@ def _annotations(sample: Sample, image_id: int, first_id: int) -> Iterator[dict[
     """One entry for each class that has pixels in a sample; of a class drawn lesion by lesion, one for each lesion."""
     lesions = [row for row in sample.instance_rows if row["mask"] is not None]
     one_by_one = {row["class"] for row in lesions}
-    seen = [
+    seen: list[tuple[dict[str, Any], tuple[str, ...]]] = [
         (row, _FACTS) for row in sample.labels if row["mask"] is not None and row["class"] not in one_by_one
     ]
     seen += [(row, _INSTANCE_FACTS) for row in lesions]

@@ -82,7 +82,8 @@ def read_case_table(path: Path) -> list[Case]:
 
     Columns ``case_id`` and ``ct`` are required; ``patient_id`` is the case id unless given. ``masks`` is one
     path, whose vocabulary the column ``vocabulary`` names, or ``PATH=VOCABULARY`` several times, separated by
-    ``;``. ``instances`` is ``PATH=CLASS``, separated by ``;``: masks with one id per lesion of a class. Paths are relative to the table; whether they exist is not looked at here.
+    ``;``. ``instances`` is ``PATH=CLASS``, separated by ``;``: masks with one id per lesion of a class. Paths
+    are relative to the table; whether they exist is not looked at here.
 
     Raises
     ------

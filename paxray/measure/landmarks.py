@@ -35,7 +35,7 @@ RULES: dict[str, str] = {
     "carina": "the uppermost axial slice in which the airway has two parts: half way between them",
     **{f"lung_apex_{side}": "the uppermost voxels of the lung" for side in ("left", "right")},
     **{
-        f"costophrenic_angle_{side}": "the lung's farthest voxel downward and outward, at 45 degrees, in the frontal plane"
+        f"costophrenic_angle_{side}": "the lung's farthest voxel at 45 degrees down and outward in the frontal plane"
         for side in ("left", "right")
     },
     **{
@@ -221,8 +221,8 @@ def slice_pixel_mm2(region: Region) -> float:
 
 def slice_step_mm(region: Region) -> float:
     """Distance between neighbouring slices, across them."""
-    axes = [axis for axis in range(3) if axis != 2 - region.slice_axis]
-    normal = np.cross(*(region.grid.affine[:3, axis] for axis in axes))
+    one, other = (axis for axis in range(3) if axis != 2 - region.slice_axis)
+    normal = np.cross(region.grid.affine[:3, one], region.grid.affine[:3, other])
     normal /= np.linalg.norm(normal)
     return float(abs(normal @ region.grid.affine[:3, 2 - region.slice_axis]))
 

@@ -13,9 +13,9 @@ Float64 = NDArray[np.float64]
 def axial_axes_mm(region: Region) -> tuple[float, float]:
     """Long and short axis in mm, by RECIST 1.1 (Eisenhauer et al., Eur J Cancer 2009).
 
-    The long axis is the longest diameter in any axial slice; the short axis is the longest diameter perpendicular to it in
-    the same slice. Both are taken on the convex hull of the slice; its outline runs through the middles of the outer
-    pixel edges. Slices are those of the array that lie across the patient.
+    The long axis is the longest diameter in any axial slice; the short axis is the longest diameter perpendicular to
+    it in the same slice. Both are taken on the convex hull of the slice; its outline runs through the middles of the
+    outer pixel edges. Slices are those of the array that lie across the patient.
     """
     longest = (0.0, 0.0)
     for index, plane in region.slices_from_above():

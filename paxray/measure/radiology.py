@@ -48,9 +48,9 @@ RULES: dict[str, tuple[str, str]] = {
     },
     "kyphosis_angle": (
         "degree",
-        "centroid angle T4-T12: between the line through the centroids of T4 and T5 and that through those of T11 and T12, "
-        "in the sagittal plane; smaller than Cobb's, which reaches from endplate to endplate (Harrison et al., Spine 2001; "
-        "Briggs et al., Skeletal Radiol 2007). Centroids are those of whole vertebrae",
+        "centroid angle T4-T12: between the line through the centroids of T4 and T5 and that through those of T11 and "
+        "T12, in the sagittal plane; smaller than Cobb's, which reaches from endplate to endplate (Harrison et al., "
+        "Spine 2001; Briggs et al., Skeletal Radiol 2007). Centroids are those of whole vertebrae",
     ),
     "spine_centre_distance": (
         "mm",
@@ -59,8 +59,8 @@ RULES: dict[str, tuple[str, str]] = {
     ),
     "carinal_angle": (
         "degree",
-        "between the axes of the main bronchi, in the frontal plane: lines fitted to the centres of their slices over 20 mm "
-        "below the carina (interbronchial angle)",
+        "between the axes of the main bronchi, in the frontal plane: lines fitted to the centres of their slices over "
+        "20 mm below the carina (interbronchial angle)",
     ),
     "aortic_width": (
         "mm",
@@ -76,7 +76,8 @@ class Measure:
     Attributes
     ----------
     status
-        The worst of what it was measured on: ``present``, ``partial``, ``cut``; ``absent`` and ``unknown`` have no value.
+        The worst of what it was measured on: ``present``, ``partial``, ``cut``; ``absent`` and ``unknown`` have no
+        value.
     reason
         Why it is not simply present.
     """
@@ -196,8 +197,8 @@ def _carinal_angle(anatomy: Anatomy) -> Measure:
 def bronchi_centres_mm(region: Region, first: int) -> tuple[Float64, Float64]:
     """``(n, 3)`` centres, slice by slice down from slice `first`, of the left and of the right main bronchus.
 
-    In each slice the airway's largest part on either side of the middle of the first slice's two; it ends where one side
-    has none.
+    In each slice the airway's largest part on either side of the middle of the first slice's two; it ends where one
+    side has none.
     """
     slices = region.slices_from_above()
     pixel = slice_pixel_mm2(region)

@@ -49,7 +49,7 @@ class Region:
             Classes; those that the volume lacks are passed over.
         """
         columns = [labels.index(name) for name in names if name in labels.names]
-        column: NDArray[Any] = labels.membership[:, columns].any(axis=1)
+        column = np.asarray(labels.membership[:, columns].any(axis=1))
         used = np.flatnonzero(column & (labels.atom_counts() > 0))
         if not len(used):
             return None
@@ -85,7 +85,7 @@ class Region:
         return self.grid.to_world(ends + self.first_ijk)
 
     def extreme_mm(self, direction: Iterable[float]) -> Float64:
-        """``(3,)`` LPS mm of the voxel farthest along a direction; where several are within half a voxel, their mean."""
+        """``(3,)`` LPS mm of the voxel farthest along a direction: the mean of those within half a voxel of it."""
         toward = np.asarray(list(direction), float)
         toward /= np.linalg.norm(toward)
         along = self.ends_mm @ toward

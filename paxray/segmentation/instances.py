@@ -1,8 +1,8 @@
 """Lesions one by one: mask files that hold one id per lymph node, nodule or fracture.
 
-Beside ``nodes.nii.gz`` may stand ``nodes.json``, which says of ids what their mask cannot: ``{"3": {"class":
-"lymph_nodes", "station": "4R"}}``. Stations of the IASLC map (Rusch et al., J Thorac Oncol 2009) are taken as given, never
-derived.
+Beside ``nodes.nii.gz`` may stand ``nodes.json``, which says of ids what their mask cannot:
+``{"3": {"class": "lymph_nodes", "station": "4R"}}``. Stations of the IASLC map (Rusch et al., J Thorac Oncol 2009) are
+taken as given, never derived.
 """
 
 from __future__ import annotations
