@@ -68,7 +68,8 @@ def line_weights(grid: Grid) -> tuple[Int64, Float64, float]:
     shapes = [tuple(sorted(np.round(np.abs(step) * grid.spacing_mm, 6))) for step in steps]
     names = sorted(set(shapes))
     group = np.array([[shape == name for name in names] for shape in shapes], float)
-    shown = np.abs(_normals() @ (along / length[:, None]).T) @ group
+    unit = along / length[:, None]
+    shown = np.abs(_normals(unit) @ unit.T) @ group
     count = len(names)
     bound = np.ones((len(shown), 1))
     best = linprog(
@@ -84,12 +85,15 @@ def line_weights(grid: Grid) -> tuple[Int64, Float64, float]:
     return steps, weight * grid.voxel_volume_mm3 / length, float(best.x[count])
 
 
-def _normals() -> Float64:
-    """Normals spread over half a sphere (a golden spiral), and the axes."""
+def _normals(lines: Float64) -> Float64:
+    """Normals spread over half a sphere (a golden spiral), and those along two lines, where the estimate is least."""
     n = np.arange(NORMALS) + 0.5
     z, turn = 1 - n / NORMALS, n * np.pi * (1 + 5**0.5)
     r = np.sqrt(1 - z * z)
-    return np.concatenate([np.column_stack([r * np.cos(turn), r * np.sin(turn), z]), np.eye(3)])
+    across = np.cross(lines[:, None], lines[None]).reshape(-1, 3)
+    size = np.linalg.norm(across, axis=1)
+    across = across[size > 1e-9] / size[size > 1e-9, None]
+    return np.concatenate([np.column_stack([r * np.cos(turn), r * np.sin(turn), z]), across])
 
 
 def surfaces_mm2(
@@ -129,6 +133,8 @@ def _count_crossings(atoms, membership, start, members, steps, crossings):  # ty
                     continue
                 step = steps[d, 0]
                 low, high = max(0, -step), min(ni, ni - step)
+                if low >= high:
+                    continue
                 for j in range(max(0, -steps[d, 1]), min(nj, nj - steps[d, 1])):
                     here = atoms[k, j, low:high]
                     there = atoms[to_k, j + steps[d, 1], low + step : high + step]
