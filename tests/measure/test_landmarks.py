@@ -141,7 +141,7 @@ def test_turning_the_lattice_does_not_move_a_landmark() -> None:
     places = []
     for grid in (straight, turned):
         anatomy = anatomy_of(volume_of(grid, {"lung_left": ball(grid, (3, 2, 1), 20)}))
-        places.append([p.position_mm for p in find_landmarks(anatomy) if p.name == "lung_apex_left"][0])
+        places.append(next(p.position_mm for p in find_landmarks(anatomy) if p.name == "lung_apex_left"))
     np.testing.assert_allclose(places[0], places[1], atol=1.5)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from shapes import anatomy_of, ball, box, grid_of, points, tube, volume_of
@@ -9,6 +11,7 @@ from test_landmarks import GRID, y_airway
 
 from paxray.anatomy.labels import Status
 from paxray.io.volume import Volume
+from paxray.measure import landmarks
 from paxray.measure.landmarks import Landmark, find_landmarks
 from paxray.measure.radiology import RULES, Measure, measure_case, measure_view, widest_row_px, width_px
 from paxray.projection.pose import Pose, Setup, place
@@ -193,3 +196,10 @@ def test_every_measure_has_a_unit_and_a_rule() -> None:
     anatomy = anatomy_of(volume_of(GRID, {"body": np.ones(GRID.shape, bool)}))
     names = [m.name for m in measure_case(anatomy, find_landmarks(anatomy))]
     assert ["cardiothoracic_ratio", *names] == list(RULES)
+
+
+def test_the_documented_rules_are_the_rules() -> None:
+    """Every rule stands in the data set's documentation word for word."""
+    text = (Path(__file__).parents[2] / "docs" / "dataset.md").read_text(encoding="utf-8")
+    for rule in [*landmarks.RULES.values(), *(rule for _, rule in RULES.values())]:
+        assert f"| {rule} |" in text, rule
