@@ -138,14 +138,14 @@ def find_landmarks(anatomy: Anatomy) -> tuple[Landmark, ...]:
     return tuple(out)
 
 
-def project_landmark(landmark: Landmark, view: View) -> tuple[tuple[float, float] | None, bool | None]:
+def project_landmark(landmark: Landmark, view: View) -> tuple[tuple[float, float] | None, bool]:
     """The pixel ``(column, row)`` of a landmark, which may be fractional, and whether it lies on the detector.
 
-    Exact: the view's own matrix. Both are None for a landmark without a place; the pixel also for one that a cone's
-    source does not see.
+    Exact: the view's own matrix. There is no pixel for a landmark without a place, nor for one that a cone's source
+    does not see.
     """
     if landmark.position_mm is None:
-        return None, None
+        return None, False
     column, row = view.project_points(landmark.position_mm)
     if not (np.isfinite(column) and np.isfinite(row)):
         return None, False

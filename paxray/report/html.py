@@ -170,7 +170,7 @@ def _gallery(summary: Summary, shown: list[Sample]) -> dict[str, Any]:
 
 def _dots(sample: Sample) -> list[list[Any]]:
     """Name, column and row of every landmark in the picture."""
-    seen = sample.landmarks[sample.landmarks["in_field"].fillna(False).astype(bool)]
+    seen = sample.landmarks[sample.landmarks["in_field"].astype(bool)]
     return [
         [_label(name.removeprefix("vertebra_")), *(round(at, 1) for at in pixel)]
         for name, pixel in seen["pixel"].items()

@@ -175,4 +175,4 @@ def test_outside_the_field() -> None:
     pixel, inside = project_landmark(Landmark("carina", "present", "", np.array([900.0, 0, 0])), view)
     assert pixel is not None
     assert inside is False
-    assert project_landmark(Landmark("carina", "unknown", "why"), view) == (None, None)
+    assert project_landmark(Landmark("carina", "unknown", "why"), view) == (None, False)
