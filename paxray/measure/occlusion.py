@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from paxray.anatomy.labels import LabelVolume
 from paxray.measure.solids import Solid
+from paxray.projection.threads import one_at_a_time
 
 #: How much denser, on average, a structure is that hides another, HU: more than soft tissues differ among each other.
 DENSER_BY_HU = 100.0
@@ -71,7 +72,8 @@ def unhidden_pixels(presence: NDArray[np.uint64], hides: NDArray[np.bool_]) -> N
         masks[b, a // 64] |= np.uint64(1) << np.uint64(a % 64)
     blocks = -(-presence.shape[0] // ROWS_PER_BLOCK)
     counts = np.zeros((blocks, channels), np.int64)
-    _count_unhidden(np.ascontiguousarray(presence), masks, counts)
+    with one_at_a_time():
+        _count_unhidden(np.ascontiguousarray(presence), masks, counts)
     out: NDArray[Any] = counts.sum(axis=0)
     return out
 

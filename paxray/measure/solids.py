@@ -14,6 +14,7 @@ from paxray.anatomy.labels import LabelVolume
 from paxray.errors import CaseError
 from paxray.io.volume import Volume
 from paxray.measure.surface import surfaces_mm2
+from paxray.projection.threads import one_at_a_time
 
 Float64 = NDArray[np.float64]
 
@@ -106,7 +107,8 @@ def atom_sums(labels: LabelVolume, ct: Volume) -> tuple[Float64, Float64, Float6
     sums = np.zeros((BLOCKS, count, 6))
     low, high = np.full((BLOCKS, count, 3), np.inf), np.full((BLOCKS, count, 3), -np.inf)
     atoms: NDArray[Any] = np.ascontiguousarray(labels.atoms)
-    _sum_atoms(atoms, np.ascontiguousarray(ct.array), labels.grid.affine, sums, low, high)
+    with one_at_a_time():
+        _sum_atoms(atoms, np.ascontiguousarray(ct.array), labels.grid.affine, sums, low, high)
     return sums.sum(axis=0), low.min(axis=0), high.max(axis=0)
 
 

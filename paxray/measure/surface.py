@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from paxray.io.volume import Grid
 from paxray.projection.lanes import get
+from paxray.projection.threads import one_at_a_time
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -115,7 +116,8 @@ def surfaces_mm2(
     start = np.concatenate([[0], np.cumsum(membership.sum(axis=1))]).astype(np.int64)
     members = np.nonzero(membership)[1].astype(np.int64)
     crossings = np.zeros((BLOCKS, membership.shape[1], len(steps)), np.int64)
-    _count_crossings(np.ascontiguousarray(atoms), membership, start, members, steps, crossings)
+    with one_at_a_time():
+        _count_crossings(np.ascontiguousarray(atoms), membership, start, members, steps, crossings)
     return np.asarray(crossings.sum(axis=0) @ area)
 
 
