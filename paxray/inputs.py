@@ -12,6 +12,7 @@ from paxray.errors import CaseError, ConfigError
 from paxray.files import digest, write_json
 from paxray.io.cases import BY_NAME, Case, MaskSource
 from paxray.io.identity import content_hash, files_of
+from paxray.io.stored import sidecar_of
 
 #: Stands for the content of a file that is not there.
 MISSING = "missing"
@@ -59,10 +60,15 @@ class InputHashes:
                 self._known = {}  # a torn cache only costs reading the inputs again
 
     def of(self, case: Case) -> dict[str, str]:
-        """Content hash of the CT and of each mask source; `MISSING` where there is no such file."""
+        """Content hash of the CT, of each mask source and instance file; `MISSING` where there is no such file."""
         out = {"ct": self._hash(case.ct)}
         for n, source in enumerate(case.masks):
             out[f"masks[{n}]"] = self._hash(source.path)
+        for n, source in enumerate(case.instances):
+            out[f"instances[{n}]"] = self._hash(source.path)
+            sidecar = sidecar_of(source.path)
+            if sidecar.exists():
+                out[f"{sidecar.name} of instances[{n}]"] = self._hash(sidecar)
         return out
 
     def _hash(self, path: Path) -> str:

@@ -19,10 +19,10 @@ from paxray.produce import (
     Shot,
     Subject,
     catalog_of,
-    label_rows,
     peak_memory_mib,
     png_bytes,
     prepare,
+    rows_of_view,
     shoot,
     views_of,
 )
@@ -122,7 +122,8 @@ def _write(
     for stale in masks.glob("*.png"):
         stale.unlink()
     signal = encode_signal(projection.image)
-    rows = label_rows(subject, projection, categories)
+    tables = rows_of_view(subject, projection, categories)
+    rows = tables["labels"]
     seen = [row["class"] for row in rows if row.get("area_px")]
 
     def save_mask(of: str) -> None:
@@ -130,7 +131,7 @@ def _write(
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(save_mask, seen))
-    facts = [{k: v for k, v in row.items() if k not in ("mask", "category_id")} for row in rows]
+    facts = [_plain(row) for row in rows]
     overlay = draw_overlay(
         shot.image,
         [(projection.mask(of), catalog[of].colour) for of in overlay_classes(projection, seen, catalog)],
@@ -147,6 +148,7 @@ def _write(
             "signal": {"scale": signal.scale, "offset": signal.offset},
             "appearance": shot.appearance,
             "classes": facts,
+            **{kind: [_plain(row) for row in tables[kind]] for kind in ("landmarks", "measures")},
         },
     )
     body = projection.mask(BODY) if BODY in projection.names else projection.image > 0
@@ -158,6 +160,11 @@ def _write(
         "image": str(folder / f"{name}.png"),
         "overlay": str(folder / f"{name}_overlay.png"),
     }
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON for people: what is known, without the mask that lies beside as a picture."""
+    return {k: v for k, v in row.items() if k not in ("mask", "category_id")}
 
 
 def overlay_classes(projection: Projection, seen: Sequence[str], catalog: Catalog) -> list[str]:

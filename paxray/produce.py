@@ -25,6 +25,17 @@ from paxray.errors import CaseError, ConfigError
 from paxray.io.cases import Case
 from paxray.io.ct import read_ct
 from paxray.io.volume import Volume
+from paxray.measure.radiology import ON_VIEW, is_frontal
+from paxray.measured import (
+    Measured,
+    channels,
+    landmark_rows,
+    lesion_columns,
+    measure,
+    measure_rows,
+    solid_columns,
+    unhidden_shares,
+)
 from paxray.physics.attenuation import attenuate
 from paxray.projection.pose import place
 from paxray.projection.project import Device, Projection, project, resolve_device
@@ -33,6 +44,7 @@ from paxray.radiography.display import render_display
 from paxray.radiography.signal import encode_signal
 from paxray.segmentation.body import BODY, UNSCANNED, body_extent, body_faces, row_ends, with_body
 from paxray.segmentation.files import read_masks
+from paxray.segmentation.instances import with_lesions
 
 if TYPE_CHECKING:
     from paxray.projection.cuda.resident import Resident
@@ -42,6 +54,7 @@ STAGE_VERSIONS = {
     "io": 1,
     "body": 1,
     "anatomy": 2,
+    "measure": 1,
     "physics": 1,
     "projection": 2,
     "radiography": 1,
@@ -83,8 +96,10 @@ class Subject:
         Sources, derived classes, `BODY`, and `UNSCANNED` where the scan has padding.
     classes
         What is to come out, in catalog order.
-    cut_by_ct, volume_mm3
-        Facts in 3D, by class.
+    cut_by_ct
+        By class.
+    measured
+        Facts in 3D, landmarks, measures, lesions.
     extent_mm
         Points whose hull is the body.
     faces_mm
@@ -97,7 +112,7 @@ class Subject:
     labels: LabelVolume
     classes: tuple[str, ...]
     cut_by_ct: dict[str, bool]
-    volume_mm3: dict[str, float]
+    measured: Measured
     extent_mm: NDArray[np.float64]
     faces_mm: tuple[NDArray[np.float64], NDArray[np.float64]]
     atom_boxes_ijk: NDArray[np.int64]
@@ -149,14 +164,16 @@ def prepare(
     with clock.stage("read"):
         ct = read_ct(case.ct, where=case.ct_where)
         labels = read_masks(case.masks, ct.grid, catalog, pipeline.labels.vocabularies, base)
+        labels, lesions = with_lesions(labels, case.instances, catalog)
     with clock.stage("body"):
         labels, body = with_body(ct, labels)
     with clock.stage("derive"):
         labels = derive(labels, catalog, ct, classes, unscanned=UNSCANNED, threads=threads or 0)
         outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
-        voxels = labels.voxel_counts()
-        volume = ct.grid.voxel_volume_mm3
+        cut_by_ct = labels.cut_by_ct(outside)
         boxes = atom_boxes(labels)
+    with clock.stage("measure"):
+        measured = measure(ct, labels, lesions, boxes, cut_by_ct, catalog)
     with clock.stage("attenuate"):
         mu = attenuate(
             ct, body, energy_kev=pipeline.physics.energy_kev, ct_energy_kev=pipeline.physics.ct_energy_kev
@@ -165,8 +182,8 @@ def prepare(
         mu=mu,
         labels=labels,
         classes=classes,
-        cut_by_ct=labels.cut_by_ct(outside),
-        volume_mm3={name: n * volume for name, n in voxels.items()},
+        cut_by_ct=cut_by_ct,
+        measured=measured,
         extent_mm=body_extent(body, ct.grid),
         faces_mm=body_faces(body, ct.grid),
         atom_boxes_ijk=boxes,
@@ -183,7 +200,7 @@ def shoot(
     resident: Resident | None = None,
 ) -> Shot:
     """Project a subject in one view and draw the picture; `resident` is the subject as it lies on a GPU."""
-    shown = [n for n in subject.classes if n in subject.labels.names and subject.volume_mm3[n] > 0]
+    shown = channels(subject.measured, subject.labels, subject.classes)
     with clock.stage("project"):
         projection = project(
             subject.mu,
@@ -226,8 +243,11 @@ def views_of(subject: Subject, pipeline: Pipeline) -> list[View]:
 class Rows:
     """What a case adds to its shard."""
 
-    samples: list[dict[str, Any]]
-    labels: list[dict[str, Any]]
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    labels: list[dict[str, Any]] = field(default_factory=list)
+    landmarks: list[dict[str, Any]] = field(default_factory=list)
+    measures: list[dict[str, Any]] = field(default_factory=list)
+    instances: list[dict[str, Any]] = field(default_factory=list)
 
 
 def produce(
@@ -264,7 +284,7 @@ def produce(
     """
     clock = clock or Clock()
     subject = prepare(case, pipeline, catalog, clock, base, threads)
-    samples, labels = [], []
+    rows = Rows()
     views = views_of(subject, pipeline)
     with clock.stage("project"):
         resident = _on_gpu(subject, device)
@@ -278,9 +298,10 @@ def produce(
                 "split": split,
                 "view": view.name,
             }
-            samples.append(common | _sample_row(case, subject, shot))
-            labels += [common | row for row in label_rows(subject, shot.projection, categories)]
-    return Rows(samples, labels)
+            rows.samples.append(common | _sample_row(case, subject, shot))
+            for kind, found in rows_of_view(subject, shot.projection, categories).items():
+                getattr(rows, kind).extend(common | row for row in found)
+    return rows
 
 
 def _on_gpu(subject: Subject, device: Device) -> Resident | None:
@@ -325,9 +346,29 @@ def _sample_row(case: Case, subject: Subject, shot: Shot) -> dict[str, Any]:
     }
 
 
-def label_rows(subject: Subject, projection: Projection, categories: dict[str, int]) -> list[dict[str, Any]]:
+def rows_of_view(
+    subject: Subject, projection: Projection, categories: dict[str, int]
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of one view, by table: labels (each class put out, in catalog order), landmarks, measures, instances."""
+    unhidden = unhidden_shares(subject.measured, subject.labels, projection)
+    return {
+        "labels": label_rows(subject, projection, categories, unhidden),
+        "landmarks": landmark_rows(subject.measured, projection.view),
+        "measures": measure_rows(subject.measured, projection, _status_on_view(subject, projection.view)),
+        "instances": [
+            lesion_columns(subject.measured, lesion, categories[lesion.name])
+            | {"cut_by_ct": subject.cut_by_ct[lesion.column]}
+            | _seen(subject, projection, lesion.column, unhidden)
+            for lesion in subject.measured.lesions
+            if lesion.name in subject.classes
+        ],
+    }
+
+
+def label_rows(
+    subject: Subject, projection: Projection, categories: dict[str, int], unhidden: dict[str, float]
+) -> list[dict[str, Any]]:
     """One row for each class that is to come out, in catalog order: status, mask and facts."""
-    assert projection.facts is not None
     rows = []
     for name in subject.classes:
         known = name in subject.labels.names
@@ -336,30 +377,43 @@ def label_rows(subject: Subject, projection: Projection, categories: dict[str, i
         row["note"] = subject.labels.notes.get(name)
         if known and status in (Status.PRESENT, Status.PARTIAL):
             row["cut_by_ct"] = subject.cut_by_ct[name]
-            row["volume_mm3"] = subject.volume_mm3[name]
-            row |= _seen(subject, projection, name)
+            row |= solid_columns(subject.measured.solids[name])
+            row |= _seen(subject, projection, name, unhidden)
         rows.append(row)
     return rows
 
 
-def _seen(subject: Subject, projection: Projection, name: str) -> dict[str, Any]:
-    """A present class in one view."""
+def _status_on_view(subject: Subject, view: View) -> dict[str, str]:
+    """Status of what is measured on a view; ``cut`` where the scan or the picture's border cuts it off."""
+    out: dict[str, str] = {}
+    for name in ON_VIEW if is_frontal(view) else ():
+        status = subject.labels.status.get(name, Status.UNKNOWN)
+        has_voxels = status in (Status.PRESENT, Status.PARTIAL)
+        cut = has_voxels and (subject.cut_by_ct[name] or not _in_field(subject, view, name).all())
+        out[name] = "cut" if cut else status.value
+    return out
+
+
+def _seen(subject: Subject, projection: Projection, name: str, unhidden: dict[str, float]) -> dict[str, Any]:
+    """A present class, or a lesion, in one view."""
     assert projection.facts is not None
     fact = projection.facts[projection.index(name)]
     pixels = int(fact["pixels"])
     if pixels == 0:
-        return {"view_status": _why_unseen(subject, projection.view, name), "area_px": 0}
+        return {"view_status": _why_unseen(subject, projection.view, name), "area_px": 0, "area_mm2": 0.0}
     left, right, top, bottom = (int(fact[k]) for k in ("column_min", "column_max", "row_min", "row_max"))
     return {
         "view_status": "whole" if _in_field(subject, projection.view, name).all() else "cut",
         "mask": encode_mask(projection.mask(name)),
         "area_px": pixels,
+        "area_mm2": pixels * projection.view.pixel_area_mm2,
         "bbox": [left, top, right - left + 1, bottom - top + 1],
         "centroid_px": [float(fact["column_sum"] / pixels), float(fact["row_sum"] / pixels)],
         "path_mean_mm": float(fact["path_sum_mm"] / pixels),
         "path_max_mm": float(fact["path_max_mm"]),
         "entry_mean_mm": float(fact["entry_sum_mm"] / pixels),
         "exit_mean_mm": float(fact["exit_sum_mm"] / pixels),
+        "unhidden_share": unhidden[name],
     }
 
 

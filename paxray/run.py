@@ -17,8 +17,8 @@ from paxray.buildlog import Event, log_event, only_build, open_log
 from paxray.config import Pipeline
 from paxray.dataset.card import write_card
 from paxray.dataset.checksums import write_checksums
-from paxray.dataset.layout import Layout
-from paxray.dataset.schema import label_schema, sample_schema, write_table
+from paxray.dataset.layout import TABLES, Layout
+from paxray.dataset.schema import schema_of, write_table
 from paxray.dataset.shard import (
     FAILED,
     OK,
@@ -209,10 +209,13 @@ def _build_case(case: Case, job: ShardJob, catalog: Catalog, clock: Clock) -> Ca
         frame = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
         return CaseTables(CaseRecord(**common, status=FAILED, code="internal", message=message))
-    samples = pa.Table.from_pylist(rows.samples, schema=sample_schema(job.extra))
-    labels = pa.Table.from_pylist(rows.labels, schema=label_schema())
-    record = CaseRecord(**common, status=OK, samples=samples.num_rows, labels=labels.num_rows)
-    return CaseTables(record, samples, labels)
+    tables = {
+        kind: pa.Table.from_pylist(getattr(rows, kind), schema=schema_of(kind, job.extra)) for kind in TABLES
+    }
+    record = CaseRecord(
+        **common, status=OK, samples=tables["samples"].num_rows, labels=tables["labels"].num_rows
+    )
+    return CaseTables(record, **tables)
 
 
 _TOPIC = "paxray"
@@ -354,6 +357,7 @@ def _finish(layout: Layout, pipeline: Pipeline, todo: BuildPlan, made: int, log:
             split: sum(r["samples"] for r in rows if r["split"] == split) for split in pipeline.splits.shares
         },
         "shards": len({row.shard for row in todo.plan}),
+        **{kind: _rows_in(layout, kind) for kind in TABLES if kind not in ("samples", "labels")},
     }
     manifest["duplicates"] = duplicates = _duplicates(records.values())
     write_json(layout.manifest, manifest)
@@ -362,6 +366,12 @@ def _finish(layout: Layout, pipeline: Pipeline, todo: BuildPlan, made: int, log:
     failed = tuple(r for row in todo.plan if (r := records.get(row.case_id)) and r.status == FAILED)
     samples = sum(manifest["counts"]["samples"].values())
     return BuildResult(layout.root, cases, made, failed, samples, len(todo.jobs), tuple(duplicates), log)
+
+
+def _rows_in(layout: Layout, kind: str) -> int:
+    """Rows of a table in all committed shards."""
+    files = [read_commit(path)["files"] for path in layout.commits()]
+    return sum(facts["rows"] for of in files for name, facts in of.items() if name.startswith(f"{kind}/"))
 
 
 def _duplicates(records: Any) -> list[str]:

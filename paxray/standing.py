@@ -55,6 +55,7 @@ def case_identity(case: Case, inputs: dict[str, str], vocabularies: Vocabularies
         "inputs": inputs,
         "patient_id": case.patient_id,
         "vocabularies": [vocabularies.digest_of(source) for source in case.masks],
+        "instances": [source.vocabulary for source in case.instances],
         "source": case.source,
         "license": case.license,
         "extra": case.extra,

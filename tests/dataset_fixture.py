@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from paxray.dataset.layout import SPLITS, Layout
+from paxray.dataset.layout import SCHEMA_VERSION, SPLITS, Layout
 from paxray.dataset.plan import Planned, write_plan
 from paxray.dataset.rle import encode_mask
 from paxray.dataset.schema import label_schema, sample_schema, write_table
@@ -217,9 +217,12 @@ def _manifest(
         "cases": {status: sum(row["status"] == status for row in rows) for status in statuses},
         "samples": {split: sum(r["samples"] for r in rows if r["split"] == split) for split in SPLITS},
         "shards": len({row["shard"] for row in rows}),
+        "landmarks": 0,
+        "measures": 0,
+        "instances": 0,
     }
     return {
-        "schema": 1,
+        "schema": SCHEMA_VERSION,
         "name": name,
         "description": description,
         "notice": "A research data set, not for clinical use.",

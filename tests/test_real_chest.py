@@ -147,3 +147,52 @@ def test_reversed_rows_are_accepted_and_7_mm_refused(real_data: Path, tmp_path: 
         api.read_masks(f"{tmp_path / 'off.nii.gz'}=totalsegmentator_v2", ct)
     assert caught.value.code == "mask_mismatch"
     assert "mm" in str(caught.value)
+
+
+def test_landmarks_and_measures_are_an_adults(dataset: Path) -> None:
+    """Broad ranges of adults lying down, and the order of things in the chest."""
+    ranges = {
+        "cardiothoracic_ratio": (0.35, 0.65),
+        "lung_height_left": (110, 260),
+        "lung_height_right": (110, 260),
+        "kyphosis_angle": (10, 70),
+        "spine_centre_distance": (0, 10),
+        "carinal_angle": (40, 100),
+        "aortic_width": (15, 50),
+    }
+    for sample in api.load(dataset):
+        measures, points = sample.measures, sample.landmarks
+        expected = set(ranges) - ({"cardiothoracic_ratio"} if sample.view.name != "pa" else set())
+        assert set(measures.index) == expected
+        for name, row in measures.iterrows():
+            assert row["status"] == "present", name
+            assert ranges[name][0] < row["value"] < ranges[name][1], name
+        at = points["position_mm"]
+        spine = [at[f"vertebra_T{n}"][2] for n in range(1, 13)]
+        assert spine == sorted(spine, reverse=True)
+        assert at["lung_apex_right"][0] < at["carina"][0] < at["aortic_knob"][0] < at["lung_apex_left"][0]
+        assert spine[3] > at["carina"][2] > spine[7]
+        for side in ("left", "right"):
+            heights = [
+                at[f"{name}_{side}"][2] for name in ("lung_apex", "hemidiaphragm_dome", "costophrenic_angle")
+            ]
+            assert heights == sorted(heights, reverse=True)
+        assert points.loc["vertebra_L3", "status"] == "cut"
+        assert points.loc["vertebra_C1", "status"] == "absent"
+        found = points[points["in_field"]]
+        pixels = sample.view.project_points(np.stack(found["position_mm"].tolist()))
+        np.testing.assert_allclose(np.stack(found["pixel"].tolist()), pixels, atol=1e-6)
+
+
+def test_facts_of_classes_are_plausible(dataset: Path) -> None:
+    for sample in api.load(dataset):
+        facts = sample.facts
+        assert -900 < facts.loc["lung_left", "hu_mean"] < -700
+        assert 0 < facts.loc["liver", "hu_mean"] < 150
+        seen = facts[facts["area_px"].fillna(0) > 0]
+        assert seen["unhidden_share"].between(0, 1).all()
+        assert seen.loc["lung_left", "unhidden_share"] < seen.loc["heart", "unhidden_share"]
+        # No solid has less surface than a ball of its volume; 6 % are the estimate's.
+        ball = np.cbrt(36 * np.pi * seen["volume_mm3"] ** 2)
+        whole = ~seen["cut_by_ct"].astype(bool)
+        assert (seen["surface_mm2"][whole] > 0.94 * ball[whole]).all()

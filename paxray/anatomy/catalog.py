@@ -33,6 +33,7 @@ _FILES = (
     "muscles.yaml",
     "head_neck.yaml",
     "body.yaml",
+    "lesions.yaml",
     "derived_lungs.yaml",
     "derived_mediastinum.yaml",
     "derived_skeleton.yaml",

@@ -225,7 +225,8 @@ def _colours_can_be_told_apart(catalog: Catalog) -> Iterator[Problem]:
 def _every_class_can_be_made(catalog: Catalog) -> Iterator[Problem]:
     """A built-in class that no vocabulary names needs a recipe, or a part that can be made.
 
-    A class of a user's own may come from a mask file of its name, and is not asked for more.
+    A class of a user's own may come from a mask file of its name, and is not asked for more; lesions come with a case
+    that names them.
     """
     from paxray.anatomy.channels import load_channels
 
@@ -233,7 +234,12 @@ def _every_class_can_be_made(catalog: Catalog) -> Iterator[Problem]:
     for vocabulary in vocabulary_names():
         made.update(load_channels(vocabulary, catalog=catalog).classes)
     for name in load_catalog():
-        if name in catalog and not made.intersection((name, *catalog[name].parts, *catalog.leaves(name))):
+        given = name in catalog and catalog[name].group == "lesion"
+        if (
+            name in catalog
+            and not given
+            and not made.intersection((name, *catalog[name].parts, *catalog.leaves(name)))
+        ):
             yield Problem(
                 name,
                 "recipe",

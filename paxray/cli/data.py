@@ -91,8 +91,10 @@ def _say(name: str, result: ExportResult, columns: str, as_json: bool) -> None:
 
 def _advice(file: str) -> str:
     """What to do about a damaged file."""
+    from paxray.dataset.layout import TABLES
+
     folder, _, name = file.rpartition("/")
-    if folder in ("samples", "labels", "commits"):
+    if folder in (*TABLES, "commits"):
         shard = name.rsplit(".", 1)[0]
         return f"delete commits/{shard}.json and build again: the shard is made anew (or take {file} from a copy)"
     if file == "plan.parquet":

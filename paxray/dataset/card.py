@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from paxray.dataset.layout import Layout
+from paxray.dataset.layout import TABLES, Layout
 from paxray.files import read_json, write_text
 
 _CARD = """---
 configs:
-- config_name: samples
-  default: true
-  data_files:
-{samples_files}
-- config_name: labels
-  data_files:
-{labels_files}
+{configs}
 ---
 
 # {name}
@@ -39,12 +33,15 @@ for sample in paxray.load("."):
     sample.signal         # float32 line integrals of attenuation
     sample.masks["heart"] # bool
     sample.view.matrix    # 3x4, LPS mm to pixel (column, row)
-    sample.facts          # a row per class: status, area, depth, path length
+    sample.facts          # a row per class: status, area, depth, path length, volume, surface, HU
+    sample.landmarks      # a row per landmark: position in mm, pixel
+    sample.measures       # a row per radiological measure: value, unit, status
+    sample.instances      # a row per lesion: axes, volume, mask
 ```
 
-`samples/` and `labels/` are Parquet folders that `pandas`, `dask.dataframe` and Hugging Face `datasets` read as they
-are. `cases.parquet` lists every planned case with its status; `dataset.json` holds the pipeline, the classes and
-their ids. Check the files with `sha256sum -c SHA256SUMS` or `paxray verify`.
+Each folder of Parquet files is one table that `pandas`, `dask.dataframe` and Hugging Face `datasets` read as it is.
+`cases.parquet` lists every planned case with its status; `dataset.json` holds the pipeline, the classes and their ids.
+Check the files with `sha256sum -c SHA256SUMS` or `paxray verify`.
 
 Sources and licences of the CTs stand in the columns `source` and `license` of each sample.
 """
@@ -57,14 +54,10 @@ def write_card(layout: Layout) -> None:
     geometry = pipeline["geometry"]
     samples = counts["samples"]
     splits = [split for split, count in samples.items() if count]
-    files = {
-        folder: "\n".join(f"  - {{split: {split}, path: {folder}/{split}-*.parquet}}" for split in splits)
-        or "  []"
-        for folder in ("samples", "labels")
-    }
+    # A folder whose files have no row at all cannot be loaded as a split.
+    filled = [kind for kind in TABLES if kind in ("samples", "labels") or counts[kind]]
     text = _CARD.format(
-        samples_files=files["samples"],
-        labels_files=files["labels"],
+        configs="\n".join(_config(kind, splits) for kind in filled),
         name=manifest["name"],
         description=f"{manifest['description'].strip()}\n\n" if manifest["description"].strip() else "",
         version=manifest["environment"]["paxray"],
@@ -83,3 +76,10 @@ def write_card(layout: Layout) -> None:
         duplicates="".join(f"\nBeware: {sentence}.\n" for sentence in manifest["duplicates"]),
     )
     write_text(layout.card, text)
+
+
+def _config(kind: str, splits: list[str]) -> str:
+    """A table's entry in the card's header, as Hugging Face `datasets` reads it."""
+    files = "\n".join(f"  - {{split: {split}, path: {kind}/{split}-*.parquet}}" for split in splits) or "  []"
+    default = "\n  default: true" if kind == "samples" else ""
+    return f"- config_name: {kind}{default}\n  data_files:\n{files}"

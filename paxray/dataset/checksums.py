@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from paxray.dataset.layout import Layout
+from paxray.dataset.layout import TABLES, Layout
 from paxray.errors import DamageError
 from paxray.files import sha256_of, write_text
 
@@ -21,14 +21,14 @@ def canonical_files(layout: Layout) -> list[Path]:
     single = [layout.manifest, layout.plan, layout.cases, layout.card]
     inside = []
     for commit in layout.commits():
-        inside += [layout.samples(commit.stem), layout.labels(commit.stem), commit]
+        inside += [*layout.tables(commit.stem), commit]
     return [path for path in [*single, *inside] if path.exists()]
 
 
 def foreign_files(layout: Layout) -> list[Path]:
     """What lies in the data set's folders and belongs to no commit; readers of whole folders would read it."""
     ours = set(canonical_files(layout))
-    folders = [layout.root / name for name in ("samples", "labels", "commits")]
+    folders = [layout.root / name for name in (*TABLES, "commits")]
     inside = [path for folder in folders for path in sorted(folder.glob("*")) if path.name[0] != "."]
     return [path for path in inside if path not in ours]
 
@@ -55,11 +55,7 @@ def forget_checksums(layout: Layout, shards: Iterable[str], *, plan: bool) -> No
     """Before a build writes: drop the lines of what it is to write, so that only those are made anew."""
     if not layout.checksums.exists():
         return
-    touched = {
-        path
-        for shard in shards
-        for path in (layout.samples(shard), layout.labels(shard), layout.commit(shard))
-    }
+    touched = {path for shard in shards for path in (*layout.tables(shard), layout.commit(shard))}
     touched |= {layout.manifest, layout.cases, layout.card, *([layout.plan] if plan else [])}
     names = {path.relative_to(layout.root).as_posix() for path in touched}
     _write(layout, {name: value for name, value in read_checksums(layout).items() if name not in names})

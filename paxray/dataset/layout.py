@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: Version of the layout and of the columns; a reader refuses what it does not know.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SPLITS = ("train", "val", "test")
+#: The folders of Parquet files, one file a shard in each.
+TABLES = ("samples", "labels", "landmarks", "measures", "instances")
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,19 @@ class Layout:
 
     def samples(self, shard: str) -> Path:
         """Parquet file of a shard's samples."""
-        return self.root / "samples" / f"{shard}.parquet"
+        return self.table("samples", shard)
 
     def labels(self, shard: str) -> Path:
         """Parquet file of a shard's labels."""
-        return self.root / "labels" / f"{shard}.parquet"
+        return self.table("labels", shard)
+
+    def table(self, kind: str, shard: str) -> Path:
+        """Parquet file of a shard in one of the folders of `TABLES`."""
+        return self.root / kind / f"{shard}.parquet"
+
+    def tables(self, shard: str) -> list[Path]:
+        """All Parquet files of a shard."""
+        return [self.table(kind, shard) for kind in TABLES]
 
     def commit(self, shard: str) -> Path:
         """The shard's commit, written last."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.dataset.layout import SCHEMA_VERSION, SPLITS, Layout
+from paxray.dataset.layout import SCHEMA_VERSION, SPLITS, TABLES, Layout
 from paxray.dataset.rle import decode_mask
 from paxray.dataset.shard import read_commit
 from paxray.errors import ConfigError, DamageError, suggest
@@ -24,6 +24,9 @@ from paxray.radiography.signal import decode_signal
 if TYPE_CHECKING:
     from paxray.anatomy.channels import Channels
     from paxray.dataset.stack import Stack
+
+#: The tables that hold several rows of a sample.
+_PER_SAMPLE = tuple(kind for kind in TABLES if kind != "samples")
 
 
 class Masks(Mapping[str, NDArray[np.bool_]]):
@@ -59,9 +62,9 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
 class Sample:
     """One view of one case; pictures and masks are decoded when asked for."""
 
-    def __init__(self, row: dict[str, Any], labels: Any) -> None:
+    def __init__(self, row: dict[str, Any], tables: Mapping[str, Any]) -> None:
         self._row = row
-        self._labels = labels
+        self._tables = tables
         self.id: str = row["sample_id"]
         self.case_id: str = row["case_id"]
         self.patient_id: str = row["patient_id"]
@@ -120,8 +123,7 @@ class Sample:
     @cached_property
     def labels(self) -> list[dict[str, Any]]:
         """The stored label rows, one per class, in catalog order; masks as COCO run lengths."""
-        rows: list[dict[str, Any]] = self._labels.to_pylist()
-        return rows
+        return self._rows("labels")
 
     @cached_property
     def masks(self) -> Masks:
@@ -158,12 +160,49 @@ class Sample:
 
     @cached_property
     def facts(self) -> Any:
-        """A pandas table indexed by class: statuses, volume, area, box, path length, depth."""
+        """A pandas table indexed by class: statuses, volume, surface, HU, area, box, path length, depth."""
+        return self._frame("labels", "class")
+
+    @cached_property
+    def landmarks(self) -> Any:
+        """A pandas table indexed by landmark: status, reason, place in mm, pixel (column, row), in the field."""
+        return self._frame("landmarks", "landmark")
+
+    @cached_property
+    def measures(self) -> Any:
+        """A pandas table indexed by measure: value, unit, status, reason."""
+        return self._frame("measures", "measure")
+
+    @cached_property
+    def instances(self) -> Any:
+        """A pandas table indexed by class and instance id: station, axes, volume, centroid, box, visibility."""
+        return self._frame("instances", ["class", "instance_id"])
+
+    @cached_property
+    def instance_rows(self) -> list[dict[str, Any]]:
+        """The stored rows of instances; masks as COCO run lengths."""
+        return self._rows("instances")
+
+    def instance_mask(self, name: str, number: int) -> NDArray[np.bool_]:
+        """``(rows, columns)`` mask of one instance, by class and id; empty where no ray meets it."""
+        for row in self.instance_rows:
+            if (row["class"], row["instance_id"]) == (name, number):
+                return (
+                    np.zeros(self.size, bool) if row["mask"] is None else decode_mask(row["mask"], self.size)
+                )
+        raise KeyError(f"the sample has no instance {number} of '{name}'")
+
+    def _rows(self, kind: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._tables[kind].to_pylist()
+        return rows
+
+    def _frame(self, kind: str, index: str | list[str]) -> Any:
         import pandas as pd
 
         drop = ("sample_id", "case_id", "patient_id", "split", "view", "mask")
-        rows = [{k: v for k, v in row.items() if k not in drop} for row in self.labels]
-        return pd.DataFrame(rows).set_index("class")
+        columns = [name for name in self._tables[kind].column_names if name not in drop]
+        rows = [{name: row[name] for name in columns} for row in self._rows(kind)]
+        return pd.DataFrame(rows, columns=columns).set_index(index)
 
 
 class Dataset:
@@ -267,19 +306,23 @@ class Dataset:
             while row >= (size := file.metadata.row_group(group).num_rows):
                 row, group = row - size, group + 1
             sample = file.read_row_group(group).slice(row, 1).to_pylist()[0]
-        with _damage(f"labels/{shard}.parquet"):
-            labels = pq.read_table(self._layout.labels(shard), filters=[("sample_id", "==", name)])
+        tables = {}
+        for kind in _PER_SAMPLE:
+            with _damage(f"{kind}/{shard}.parquet"):
+                tables[kind] = pq.read_table(
+                    self._layout.table(kind, shard), filters=[("sample_id", "==", name)]
+                )
         self._require_same(shard, version)
-        return Sample(sample, labels)
+        return Sample(sample, tables)
 
     def _version(self, shard: str) -> list[tuple[int, int]]:
         """What changes when a build replaces a shard."""
-        paths = (self._layout.samples(shard), self._layout.labels(shard), self._layout.commit(shard))
+        paths = (*self._layout.tables(shard), self._layout.commit(shard))
         with _damage(f"commits/{shard}.json"):
             return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in paths]
 
     def _require_same(self, shard: str, version: list[tuple[int, int]]) -> None:
-        """Image and labels must be of one version."""
+        """All tables must be of one version."""
         if self._version(shard) != version:
             raise ConfigError(
                 "the data set is being built again while it is read",
@@ -293,8 +336,10 @@ class Dataset:
 
         for shard in self.shards:
             version = self._version(shard)
-            with _damage(f"labels/{shard}.parquet"):
-                labels = pq.read_table(self._layout.labels(shard))
+            tables = {}
+            for kind in _PER_SAMPLE:
+                with _damage(f"{kind}/{shard}.parquet"):
+                    tables[kind] = pq.read_table(self._layout.table(kind, shard))
             with _damage(f"samples/{shard}.parquet"):
                 groups = pq.ParquetFile(self._layout.samples(shard)).metadata.num_row_groups
             for group in range(groups):
@@ -302,7 +347,11 @@ class Dataset:
                     rows = file.read_row_group(group).to_pylist()
                 self._require_same(shard, version)
                 for row in rows:
-                    yield Sample(row, labels.filter(pc.equal(labels["sample_id"], row["sample_id"])))
+                    mine = {
+                        kind: table.filter(pc.equal(table["sample_id"], row["sample_id"]))
+                        for kind, table in tables.items()
+                    }
+                    yield Sample(row, mine)
 
     @property
     def cases(self) -> Any:

@@ -1,4 +1,4 @@
-"""Columns of the samples and labels tables, and how they are written."""
+"""Columns of the tables, and how they are written."""
 
 from __future__ import annotations
 
@@ -64,21 +64,72 @@ LABEL_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("cut_by_ct", pa.bool_()),
     ("view_status", pa.string()),
     ("volume_mm3", pa.float64()),
+    ("surface_mm2", pa.float64()),
+    ("hu_mean", pa.float64()),
+    ("hu_sd", pa.float64()),
+    ("centroid_mm", _VECTOR),
+    ("extent_mm", _VECTOR),
     ("mask", pa.string()),
     ("area_px", pa.int64()),
+    ("area_mm2", pa.float64()),
     ("bbox", pa.list_(pa.int32())),
     ("centroid_px", pa.list_(pa.float64())),
     ("path_mean_mm", pa.float64()),
     ("path_max_mm", pa.float64()),
     ("entry_mean_mm", pa.float64()),
     ("exit_mean_mm", pa.float64()),
+    ("unhidden_share", pa.float64()),
+)
+
+_SAMPLE = (
+    ("sample_id", pa.string()),
+    ("case_id", pa.string()),
+    ("patient_id", pa.string()),
+    ("split", pa.string()),
+    ("view", pa.string()),
+)
+
+#: One row per sample and landmark.
+LANDMARK_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    *_SAMPLE,
+    ("landmark", pa.string()),
+    ("status", pa.string()),
+    ("reason", pa.string()),
+    ("position_mm", _VECTOR),
+    ("pixel", _VECTOR),
+    ("in_field", pa.bool_()),
+)
+
+#: One row per sample and measure.
+MEASURE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    *_SAMPLE,
+    ("measure", pa.string()),
+    ("value", pa.float64()),
+    ("unit", pa.string()),
+    ("status", pa.string()),
+    ("reason", pa.string()),
+)
+
+#: One row per sample and lesion: what it is, and then as in the labels.
+INSTANCE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    *_SAMPLE,
+    ("instance_id", pa.int64()),
+    ("class", pa.string()),
+    ("category_id", pa.int32()),
+    ("station", pa.string()),
+    ("long_axis_mm", pa.float64()),
+    ("short_axis_mm", pa.float64()),
+    *(
+        column
+        for column in LABEL_COLUMNS
+        if column not in _SAMPLE and column[0] not in ("class", "category_id", "status")
+    ),
 )
 
 #: Small row groups: a reader that wants one sample reads little else.
-SAMPLE_ROWS_PER_GROUP = 8
-LABEL_ROWS_PER_GROUP = 1024
+ROWS_PER_GROUP = {"samples": 8, "labels": 1024, "landmarks": 1024, "measures": 1024, "instances": 1024}
 
-RESERVED = frozenset(name for name, _ in SAMPLE_COLUMNS) | {"ct", "masks", "vocabulary"}
+RESERVED = frozenset(name for name, _ in SAMPLE_COLUMNS) | {"ct", "masks", "vocabulary", "instances"}
 
 
 def sample_schema(extra: Sequence[str] = ()) -> pa.Schema:
@@ -95,6 +146,19 @@ def sample_schema(extra: Sequence[str] = ()) -> pa.Schema:
 def label_schema() -> pa.Schema:
     """Schema of the labels table."""
     return _with_features(LABEL_COLUMNS)
+
+
+def schema_of(kind: str, extra: Sequence[str] = ()) -> pa.Schema:
+    """Schema of a table of `paxray.dataset.layout.TABLES`; `extra` as in `sample_schema`."""
+    if kind == "samples":
+        return sample_schema(extra)
+    columns = {
+        "labels": LABEL_COLUMNS,
+        "landmarks": LANDMARK_COLUMNS,
+        "measures": MEASURE_COLUMNS,
+        "instances": INSTANCE_COLUMNS,
+    }
+    return _with_features(columns[kind])
 
 
 def _with_features(columns: Iterable[tuple[str, pa.DataType]]) -> pa.Schema:

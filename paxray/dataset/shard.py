@@ -1,4 +1,4 @@
-"""A shard: its two tables and, written last, its commit."""
+"""A shard: its tables and, written last, its commit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from paxray.dataset.layout import Layout
-from paxray.dataset.schema import (
-    LABEL_ROWS_PER_GROUP,
-    SAMPLE_ROWS_PER_GROUP,
-    label_schema,
-    sample_schema,
-    write_table,
-)
+from paxray.dataset.layout import TABLES, Layout
+from paxray.dataset.schema import ROWS_PER_GROUP, schema_of, write_table
 from paxray.errors import DamageError
 from paxray.files import read_json, sha256_of, sync_folder, write_json
 
@@ -53,6 +47,9 @@ class CaseTables:
     record: CaseRecord
     samples: pa.Table | None = None
     labels: pa.Table | None = None
+    landmarks: pa.Table | None = None
+    measures: pa.Table | None = None
+    instances: pa.Table | None = None
 
 
 def write_shard(
@@ -65,13 +62,11 @@ def write_shard(
     """
     cases = list(cases)
     files = {}
-    for kind, path, schema, per_group in (
-        ("samples", layout.samples(shard), sample_schema(extra), SAMPLE_ROWS_PER_GROUP),
-        ("labels", layout.labels(shard), label_schema(), LABEL_ROWS_PER_GROUP),
-    ):
+    for kind in TABLES:
+        path, schema = layout.table(kind, shard), schema_of(kind, extra)
         parts = [getattr(case, kind) for case in cases if getattr(case, kind) is not None]
         table = pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
-        write_table(staged(path), table.replace_schema_metadata(schema.metadata), per_group)
+        write_table(staged(path), table.replace_schema_metadata(schema.metadata), ROWS_PER_GROUP[kind])
         files[f"{kind}/{path.name}"] = {
             "sha256": sha256_of(staged(path)),
             "bytes": staged(path).stat().st_size,
@@ -91,7 +86,7 @@ def staged(path: Path) -> Path:
 
 def _install(layout: Layout, shard: str) -> None:
     """Rename what waits, the commit last; done again after a kill it ends the same."""
-    for path in (layout.samples(shard), layout.labels(shard), layout.commit(shard)):
+    for path in (*layout.tables(shard), layout.commit(shard)):
         if staged(path).exists():
             staged(path).replace(path)
             sync_folder(path.parent)
@@ -107,7 +102,7 @@ def recover(layout: Layout) -> None:
     """Put in place what a killed build had completed, and remove what it had not."""
     for shard in waiting_shards(layout):
         _install(layout, shard)
-    for folder in ("samples", "labels", "commits"):
+    for folder in (*TABLES, "commits"):
         for pattern in (".*.next", ".*.tmp"):
             for path in (layout.root / folder).glob(pattern):
                 path.unlink()
@@ -141,12 +136,14 @@ def read_case_tables(layout: Layout, shard: str, records: Iterable[CaseRecord]) 
                 where=name,
                 do=f"delete commits/{shard}.json to build the whole shard again, or take the file from a copy",
             )
-    samples, labels = pq.read_table(layout.samples(shard)), pq.read_table(layout.labels(shard))
+    tables = {kind: pq.read_table(layout.table(kind, shard)) for kind in TABLES}
     return [
         CaseTables(
             record,
-            samples.filter(pc.equal(samples["case_id"], record.case_id)),
-            labels.filter(pc.equal(labels["case_id"], record.case_id)),
+            **{
+                kind: table.filter(pc.equal(table["case_id"], record.case_id))
+                for kind, table in tables.items()
+            },
         )
         for record in records
     ]

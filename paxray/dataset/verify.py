@@ -200,11 +200,46 @@ def _deep(layout: Layout, shard: str, manifest: dict[str, Any]) -> Iterator[Find
                 if part in masks and (masks[part] & ~mask).any():
                     where = f"{sample['sample_id']}: '{part}' reaches beyond '{name}', of which it is a part"
                     yield Finding(f"labels/{shard}.parquet", where)
+        yield from _instances(layout, shard, sample)
+        yield from _landmarks(layout, shard, sample)
     for orphan in by_sample:
         yield Finding(f"labels/{shard}.parquet", f"labels of '{orphan}', which has no sample")
+    known = {sample["sample_id"] for sample in samples}
+    for kind in ("landmarks", "measures", "instances"):
+        for orphan in sorted(set(pq.read_table(layout.table(kind, shard))["sample_id"].to_pylist()) - known):
+            yield Finding(f"{kind}/{shard}.parquet", f"{kind} of '{orphan}', which has no sample")
     done = {r.case_id for r in records_of(read_commit(layout.commit(shard))) if r.status == OK}
     for case in sorted(done - {sample["case_id"] for sample in samples}):
         yield Finding(file, f"case '{case}' is called ok and has no sample")
+
+
+def _instances(layout: Layout, shard: str, sample: dict[str, Any]) -> Iterator[Finding]:
+    """Each lesion's mask has the size and box that its columns say."""
+    import pyarrow.parquet as pq
+
+    file = f"instances/{shard}.parquet"
+    only = [("sample_id", "==", sample["sample_id"])]
+    for row in pq.read_table(layout.table("instances", shard), filters=only).to_pylist():
+        if row["mask"] is None:
+            continue
+        mask = decode_mask(row["mask"], (sample["rows"], sample["columns"]))
+        name = f"{row['class']} {row['instance_id']}"
+        yield from _mask_facts(file, {**row, "class": name}, mask)
+
+
+def _landmarks(layout: Layout, shard: str, sample: dict[str, Any]) -> Iterator[Finding]:
+    """Each landmark's pixel is where the sample's matrix takes its position."""
+    import pyarrow.parquet as pq
+
+    matrix = np.reshape(sample["matrix"], (3, 4))
+    only = [("sample_id", "==", sample["sample_id"])]
+    for row in pq.read_table(layout.table("landmarks", shard), filters=only).to_pylist():
+        if row["pixel"] is None:
+            continue
+        column, line, scale = matrix @ [*row["position_mm"], 1.0]
+        if not np.allclose([column / scale, line / scale], row["pixel"], rtol=0, atol=1e-6):
+            what = f"{row['sample_id']}, '{row['landmark']}': pixel {row['pixel']} is not where its position falls"
+            yield Finding(f"landmarks/{shard}.parquet", what)
 
 
 def _mask_facts(file: str, row: dict[str, Any], mask: Any) -> Iterator[Finding]:

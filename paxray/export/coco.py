@@ -37,7 +37,11 @@ NO_LICENSE = "not stated"
 
 _FACTS = (
     "status", "view_status", "cut_by_ct", "volume_mm3", "centroid_px",
-    "path_mean_mm", "path_max_mm", "entry_mean_mm", "exit_mean_mm",
+    "path_mean_mm", "path_max_mm", "entry_mean_mm", "exit_mean_mm", "unhidden_share",
+)  # fmt: skip
+_INSTANCE_FACTS = (
+    "instance_id", "station", "long_axis_mm", "short_axis_mm", "centroid_mm",
+    *(key for key in _FACTS if key != "status"),
 )  # fmt: skip
 
 
@@ -151,7 +155,8 @@ train = CocoDetection("images/train", "annotations/instances_train.json")
 ```
 
 Classes overlap, as anatomy does in a radiograph: one annotation per class and image that has pixels, its
-mask as compressed run lengths. A class without an annotation is absent only where the image's
+mask as compressed run lengths. A class that was drawn lesion by lesion has one annotation per lesion instead, with its
+`instance_id`, station and axes in mm. A class without an annotation is absent only where the image's
 `neg_category_ids` names it; nothing looked for those in `unknown_category_ids`. `incomplete` marks the rays
 that leave the body where the scan ends: good for an ignore region. `geometry` is in mm, LPS; its `matrix`
 takes world mm to pixel (column, row).
@@ -216,9 +221,14 @@ def _nested(flat: list[float], width: int) -> list[list[float]]:
 
 
 def _annotations(sample: Sample, image_id: int, first_id: int) -> Iterator[dict[str, Any]]:
-    """One entry for each class that has pixels in a sample."""
-    seen = [row for row in sample.labels if row["mask"] is not None]
-    for number, row in enumerate(seen, start=first_id):
+    """One entry for each class that has pixels in a sample; of a class drawn lesion by lesion, one for each lesion."""
+    lesions = [row for row in sample.instance_rows if row["mask"] is not None]
+    one_by_one = {row["class"] for row in lesions}
+    seen: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+        (row, _FACTS) for row in sample.labels if row["mask"] is not None and row["class"] not in one_by_one
+    ]
+    seen += [(row, _INSTANCE_FACTS) for row in lesions]
+    for number, (row, facts) in enumerate(seen, start=first_id):
         yield {
             "id": number,
             "image_id": image_id,
@@ -227,7 +237,7 @@ def _annotations(sample: Sample, image_id: int, first_id: int) -> Iterator[dict[
             "area": row["area_px"],
             "bbox": row["bbox"],
             "iscrowd": 0,
-            **{key: _finite(row[key]) for key in _FACTS},
+            **{key: _finite(row[key]) for key in facts},
         }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from paxray.errors import ConfigError
 
-COLUMNS = ("case_id", "patient_id", "ct", "masks", "vocabulary", "source", "license")
+COLUMNS = ("case_id", "patient_id", "ct", "masks", "vocabulary", "source", "license", "instances")
 REQUIRED = ("case_id", "ct")
 BY_NAME = "by_name"  # the vocabulary of masks whose file names are their classes
 SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # no leading dot: a case id becomes part of file names
@@ -57,6 +57,8 @@ class Case:
         In order of precedence: a later one never overrides an earlier one.
     source, license
         Free text, may be empty.
+    instances
+        Masks with one id per lesion; their `MaskSource.vocabulary` is the class of the lesions, or empty.
     patient_assumed
         The table names no patient, so the case counts as a patient of its own.
     extra
@@ -72,6 +74,7 @@ class Case:
     license: str = ""
     extra: dict[str, str] = field(default_factory=dict)
     patient_assumed: bool = False
+    instances: tuple[MaskSource, ...] = ()
 
 
 def read_case_table(path: Path) -> list[Case]:
@@ -79,7 +82,8 @@ def read_case_table(path: Path) -> list[Case]:
 
     Columns ``case_id`` and ``ct`` are required; ``patient_id`` is the case id unless given. ``masks`` is one
     path, whose vocabulary the column ``vocabulary`` names, or ``PATH=VOCABULARY`` several times, separated by
-    ``;``. Paths are relative to the table; whether they exist is not looked at here.
+    ``;``. ``instances`` is ``PATH=CLASS``, separated by ``;``: masks with one id per lesion of a class. Paths
+    are relative to the table; whether they exist is not looked at here.
 
     Raises
     ------
@@ -137,7 +141,9 @@ def write_case_table(path: Path, rows: Iterable[Case]) -> None:
     seen: set[str] = set()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *extra])
+    # Few tables have lesions: the column stands where one does.
+    with_instances = any(case.instances for case in cases)
+    writer.writerow([*(name for name in COLUMNS if name != "instances" or with_instances), *extra])
     for case in cases:
         where = f"{path.name}, case '{case.case_id}'"
         _require_safe_id(case.case_id, where)
@@ -149,6 +155,8 @@ def write_case_table(path: Path, rows: Iterable[Case]) -> None:
         masks, vocabulary = _masks_cells(case.masks, path.parent, where)
         ct = _relative(case.ct, path.parent, where)
         cells = [case.case_id, case.patient_id, ct, masks, vocabulary, case.source, case.license]
+        if with_instances:
+            cells.append(_instances_cell(case.instances, path.parent, where))
         writer.writerow([*cells, *(case.extra.get(name, "") for name in extra)])
     _write_atomically(path, text.getvalue())
 
@@ -243,6 +251,7 @@ def _case(row: Mapping[str, str], folder: Path, where: str) -> Case:
         license=row.get("license", ""),
         extra={name: cell for name, cell in row.items() if name not in COLUMNS},
         patient_assumed=not row.get("patient_id"),
+        instances=_instances(row.get("instances", ""), folder, where),
     )
 
 
@@ -295,6 +304,35 @@ def _masks(cell: str, vocabulary: str, folder: Path, where: str) -> tuple[MaskSo
             )
         sources.append(MaskSource(folder / named, word, _shown(named)))
     return tuple(sources)
+
+
+def _instances(cell: str, folder: Path, where: str) -> tuple[MaskSource, ...]:
+    sources = []
+    for item in (part.strip() for part in cell.split(";")) if cell else ():
+        path, _, name = (part.strip() for part in item.rpartition("=")) if "=" in item else (item, "", "")
+        if not path or ("=" in item and not name):
+            raise ConfigError(
+                "the instances are not fully named",
+                where=f"{where}, column instances",
+                expected="PATH=CLASS, separated by ';'; the class may be left out where a JSON file beside says it",
+                found=f"'{item}'",
+            )
+        sources.append(MaskSource(folder / path, name, _shown(path)))
+    return tuple(sources)
+
+
+def _instances_cell(instances: Sequence[MaskSource], folder: Path, where: str) -> str:
+    cells = []
+    for source in instances:
+        path = _relative(source.path, folder, where)
+        if re.search(r"[;=\s]", source.vocabulary) or (not source.vocabulary and "=" in path):
+            raise ConfigError(
+                "the instances cannot stand in a case table",
+                where=where,
+                found=f"'{path}={source.vocabulary}'",
+            )
+        cells.append(f"{path}={source.vocabulary}" if source.vocabulary else path)
+    return ";".join(cells)
 
 
 def _masks_cells(masks: Sequence[MaskSource], folder: Path, where: str) -> tuple[str, str]:

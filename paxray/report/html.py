@@ -161,10 +161,20 @@ def _gallery(summary: Summary, shown: list[Sample]) -> dict[str, Any]:
                 "size": list(sample.size),
                 "masks": {str(index[r["class"]]): r["mask"] for r in sample.labels if r["mask"] is not None},
                 "incomplete": sample.incomplete_rle,
+                "landmarks": _dots(sample),
             }
             for sample in shown
         ],
     }
+
+
+def _dots(sample: Sample) -> list[list[Any]]:
+    """Name, column and row of every landmark in the picture."""
+    seen = sample.landmarks[sample.landmarks["in_field"].astype(bool)]
+    return [
+        [_label(name.removeprefix("vertebra_")), *(round(at, 1) for at in pixel)]
+        for name, pixel in seen["pixel"].items()
+    ]
 
 
 def _presets(rows: list[ClassRow], leaves: list[ClassRow], index: dict[str, int]) -> list[dict[str, Any]]:

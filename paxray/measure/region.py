@@ -1,0 +1,98 @@
+"""The voxels of some classes, cut out of a label volume by their bounding box."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paxray.anatomy.labels import LabelVolume
+from paxray.anatomy.voxels import look_up
+from paxray.io.volume import Grid
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A mask in its bounding box.
+
+    Attributes
+    ----------
+    mask
+        ``[k, j, i]`` bool.
+    first_ijk
+        ``(3,)`` voxel (i, j, k) of the volume at which the box begins.
+    grid
+        The whole volume's lattice.
+    """
+
+    mask: NDArray[np.bool_]
+    first_ijk: NDArray[np.int64]
+    grid: Grid
+
+    @classmethod
+    def of(cls, labels: LabelVolume, boxes_ijk: NDArray[np.int64], names: Iterable[str]) -> Region | None:
+        """The union of classes, or None where it is empty.
+
+        Parameters
+        ----------
+        labels
+            The volume.
+        boxes_ijk
+            ``(n_atoms, 2, 3)`` first and last voxel of each atom's bounding box.
+        names
+            Classes; those that the volume lacks are passed over.
+        """
+        columns = [labels.index(name) for name in names if name in labels.names]
+        column = np.asarray(labels.membership[:, columns].any(axis=1))
+        used = np.flatnonzero(column & (labels.atom_counts() > 0))
+        if not len(used):
+            return None
+        first, last = boxes_ijk[used, 0].min(axis=0), boxes_ijk[used, 1].max(axis=0)
+        i, j, k = (slice(a, b + 1) for a, b in zip(first.tolist(), last.tolist(), strict=True))
+        return cls(look_up(np.ascontiguousarray(column), labels.atoms[k, j, i]), first, labels.grid)
+
+    @cached_property
+    def slice_axis(self) -> int:
+        """The array axis (0 for k, 1 for j, 2 for i) nearest to the patient's long axis."""
+        return slice_axis(self.grid)
+
+    def slices_from_above(self) -> list[tuple[int, NDArray[np.bool_]]]:
+        """Index within the box, and mask, of each slice across the patient, the uppermost first."""
+        planes = np.moveaxis(self.mask, self.slice_axis, 0)
+        order = range(len(planes))
+        upward = self.grid.affine[2, 2 - self.slice_axis] > 0
+        return [(n, planes[n]) for n in (reversed(order) if upward else order)]
+
+    def to_world(self, index: int, plane: NDArray[Any]) -> Float64:
+        """``(n, 3)`` LPS mm of places ``(row, column)``, which may be fractional, in slice `index` of the box."""
+        places = np.insert(np.atleast_2d(np.asarray(plane, float)), self.slice_axis, index, axis=1)
+        return self.grid.to_world(places[:, ::-1] + self.first_ijk)
+
+    @cached_property
+    def ends_mm(self) -> Float64:
+        """``(n, 3)`` LPS mm: first and last voxel of each row along i; every extreme of the region is among them."""
+        k, j = np.nonzero(self.mask.any(axis=2))
+        rows = self.mask[k, j]
+        first = rows.argmax(axis=1)
+        last = self.mask.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)
+        ends = np.concatenate([np.column_stack([i, j, k]) for i in (first, last)])
+        return self.grid.to_world(ends + self.first_ijk)
+
+    def extreme_mm(self, direction: Iterable[float]) -> Float64:
+        """``(3,)`` LPS mm of the voxel farthest along a direction: the mean of those within half a voxel of it."""
+        toward = np.asarray(list(direction), float)
+        toward /= np.linalg.norm(toward)
+        along = self.ends_mm @ toward
+        half = np.abs(toward @ self.grid.affine[:3, :3]).max() / 2
+        return np.asarray(self.ends_mm[along > along.max() - half].mean(axis=0))
+
+
+def slice_axis(grid: Grid) -> int:
+    """The array axis (0 for k, 1 for j, 2 for i) nearest to the patient's long axis."""
+    return 2 - int(np.argmax(np.abs(grid.affine[2, :3]) / np.asarray(grid.spacing_mm)))
