@@ -25,7 +25,7 @@ from paxray.errors import CaseError, ConfigError
 from paxray.io.cases import Case
 from paxray.io.ct import read_ct
 from paxray.io.volume import Volume
-from paxray.measure.radiology import ON_VIEW, is_frontal
+from paxray.measure.radiology import FOUND_IN, ON_VIEW, is_frontal
 from paxray.measured import (
     Measured,
     channels,
@@ -168,7 +168,8 @@ def prepare(
     with clock.stage("body"):
         labels, body = with_body(ct, labels)
     with clock.stage("derive"):
-        labels = derive(labels, catalog, ct, classes, unscanned=UNSCANNED, threads=threads or 0)
+        needed = dict.fromkeys([*classes, *(name for name in FOUND_IN if name in catalog)])
+        labels = derive(labels, catalog, ct, needed, unscanned=UNSCANNED, threads=threads or 0)
         outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
         cut_by_ct = labels.cut_by_ct(outside)
         boxes = atom_boxes(labels)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from paxray.anatomy.labels import Status
 from paxray.measure.landmarks import (
+    BENEATH,
     BRONCHI_APART_MM,
     BRONCHUS_MM2,
     Anatomy,
@@ -95,6 +96,14 @@ class Measure:
 
 #: What the measures of a view are taken on.
 ON_VIEW = ("heart", "lung_left", "lung_right")
+#: Classes that landmarks and measures are found in and that may have to be derived for them.
+FOUND_IN = (
+    "trachea",
+    "airways",
+    "aorta",
+    *ON_VIEW,
+    *sorted({name for names in BENEATH.values() for name in names}),
+)
 _WORSE = ("present", "partial", "cut", "absent", "unknown")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from shapes import TURN, anatomy_of, ball, box, grid_of, points, volume_of
+from measure_shapes import TURN, anatomy_of, ball, box, grid_of, points, volume_of
 
 from paxray.io.volume import Grid
 from paxray.measure.lesions import axial_axes_mm

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapes import ball, grid_of, points, volume_of
+from measure_shapes import ball, grid_of, points, volume_of
 
 from paxray.anatomy.labels import LabelVolume
 from paxray.io.volume import Volume

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shapes import anatomy_of, ball, box, grid_of, points, tube, volume_of
+from measure_shapes import anatomy_of, ball, box, grid_of, points, tube, volume_of
 from test_landmarks import GRID, y_airway
 
 from paxray.anatomy.labels import Status

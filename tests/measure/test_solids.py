@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapes import TURN, ball, box, grid_of, points, volume_of
+from measure_shapes import TURN, ball, box, grid_of, points, volume_of
 
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.errors import CaseError
