@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from paxray.errors import ConfigError, DamageError, suggest
 from paxray.files import digest, read_json, write_json
 from paxray.inputs import MISSING, InputHashes, Vocabularies
 from paxray.io.cases import Case
+from paxray.parallel import processors
 from paxray.produce import catalog_of, classes_of
 from paxray.projection.project import Device, resolve_device
 from paxray.standing import (
@@ -72,11 +72,6 @@ class BuildPlan:
     def cases(self) -> int:
         """Cases to process."""
         return sum(len(job.todo) for job in self.jobs)
-
-
-def processors() -> int:
-    """Processors that this process may use, which a cluster's scheduler may have restricted."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def require_usable_folder(out: Path) -> None:

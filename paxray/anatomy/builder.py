@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.vocabulary import Vocabulary
-from paxray.anatomy.voxels import BoolArray, Int64, count_values, flat, look_up, pieces
+from paxray.anatomy.voxels import (
+    BoolArray,
+    Int64,
+    count_inside,
+    count_values,
+    flat,
+    look_up,
+    pieces,
+    replace_inside,
+)
 from paxray.errors import CaseError, ConfigError
 from paxray.io.volume import Float64
 
@@ -162,14 +171,14 @@ class LabelBuilder:
         self._status[name] = status
         if n_voxels:
             codes = self._own_codes()
-            counts = np.bincount(codes[box][array], minlength=len(self._sets))
+            counts = count_inside(codes[box], array, len(self._sets))
             table = np.arange(len(counts))
             for code in np.flatnonzero(counts).tolist():
                 table[code] = self._code(
                     self._sets[code] | {name}, from_code=code, n_voxels=int(counts[code])
                 )
             part = self._own_codes()[box]
-            part[array] = table.astype(part.dtype)[part[array]]
+            replace_inside(part, array, table.astype(part.dtype))
         return (name,)
 
     def finish(self, affine: Float64, catalog: Catalog) -> LabelVolume:
@@ -212,9 +221,12 @@ class LabelBuilder:
         if self._codes is None:
             atoms: NDArray[Any] = np.zeros(self._shape, table.dtype)
         else:
-            atoms = look_up(table, self._codes)
+            atoms = look_up(table, self._codes, in_place=not self._borrowed)
         counts = np.zeros(len(ordered), np.int64)
         np.add.at(counts, table, self._counts)
+        # What was handed out is the builder's no more.
+        self._codes, self._borrowed, self._counts = atoms, True, counts
+        self._sets, self._code_of = ordered, atom_of
         status = {name: self._status[name] for name in names}
         return LabelVolume(atoms, membership, tuple(names), affine, status)._keep_counts(counts)
 

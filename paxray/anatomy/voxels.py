@@ -1,4 +1,4 @@
-"""Lookup-table passes over voxel arrays, in pieces that stay in the cache."""
+"""Lookup-table passes over voxel arrays, compiled and shared out among threads (`paxray.parallel`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from paxray.parallel import share
 
 # numpy widens indices to 64 bits before it counts or gathers: 2^16 of them fill half a megabyte.
 _PIECE = 1 << 16
@@ -39,21 +41,76 @@ def count_values(array: NDArray[Any], n_values: int) -> Int64:
     -------
     ``(n_values,)`` int64.
     """
+    from paxray.anatomy import loops
+
     row = flat(array)
-    counts = np.zeros(n_values, np.int64)
-    for piece in pieces(row.size, n_values):
-        counts += np.bincount(row[piece], minlength=n_values)
-    return counts
+
+    def part(start: int, stop: int) -> Int64:
+        counts = np.zeros(n_values, np.int64)
+        loops.count(row[start:stop], counts)
+        return counts
+
+    return np.sum(share(row.size, part), axis=0, dtype=np.int64)
 
 
-def look_up(table: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
-    """Return ``table[array]``: the same shape, the table's type, C order. Values must lie in the table."""
+def look_up(table: NDArray[Any], array: NDArray[Any], *, in_place: bool = False) -> NDArray[Any]:
+    """Return ``table[array]``: the same shape, the table's type, C order. Values must lie in the table.
+
+    In place where asked for and array and table have one type.
+    """
+    from paxray.anatomy import loops
+
     row = flat(array)
-    result = np.empty(row.size, table.dtype)
-    for piece in pieces(row.size):
-        # "clip" lets numpy write straight into the output; the values are known to lie in the table.
-        np.take(table, row[piece], out=result[piece], mode="clip")
+    result = row if in_place and row.dtype == table.dtype else np.empty(row.size, table.dtype)
+    share(row.size, lambda start, stop: loops.look_up(table, row[start:stop], result[start:stop]))
     return result.reshape(array.shape)
+
+
+def count_inside(array: NDArray[Any], mask: BoolArray, n_values: int) -> Int64:
+    """Count the voxels of each value where a mask is set; as `count_values` of ``array[mask]``."""
+    from paxray.anatomy import loops
+
+    def part(start: int, stop: int) -> Int64:
+        counts = np.zeros(n_values, np.int64)
+        loops.count_inside(array[start:stop], mask[start:stop], counts)
+        return counts
+
+    return np.sum(share(len(array), part), axis=0, dtype=np.int64)
+
+
+def replace_inside(array: NDArray[Any], mask: BoolArray, table: NDArray[Any]) -> None:
+    """Replace values by ``table[value]`` where a mask is set, in place. Values must lie in the table."""
+    from paxray.anatomy import loops
+
+    share(len(array), lambda start, stop: loops.replace_inside(array[start:stop], mask[start:stop], table))
+
+
+def value_boxes(array: NDArray[Any], n_values: int) -> Int64:
+    """Return the bounding box of each value.
+
+    Parameters
+    ----------
+    array
+        ``(nk, nj, ni)`` integers from 0 to ``n_values - 1``.
+
+    Returns
+    -------
+    ``(n_values, 2, 3)`` first and last voxel ``(i, j, k)``; zeros for a value that does not occur.
+    """
+    from paxray.anatomy import loops
+
+    def part(start: int, stop: int) -> tuple[Int64, Int64]:
+        low = np.full((n_values, 3), np.iinfo(np.int64).max)
+        high = np.full((n_values, 3), -1, np.int64)
+        loops.bounds(array[start:stop], start, low, high)
+        return low, high
+
+    parts = share(len(array), part)
+    low = np.minimum.reduce([low for low, _ in parts])
+    high = np.maximum.reduce([high for _, high in parts])
+    boxes = np.stack([low, high], axis=1)
+    boxes[high[:, 0] < 0] = 0
+    return boxes
 
 
 def values_on_edge(array: NDArray[Any], n_values: int, outside: BoolArray | None) -> BoolArray:
@@ -76,18 +133,22 @@ def values_on_edge(array: NDArray[Any], n_values: int, outside: BoolArray | None
             found[np.take(array, end, axis=axis)] = True
     if outside is None:
         return found
-    for k in range(array.shape[0]):
-        near = slice(max(k - 1, 0), k + 2)
-        if not outside[near].any():
-            continue
-        edge = np.zeros(array.shape[1:], np.bool_)
-        edge[1:] |= outside[k, :-1]
-        edge[:-1] |= outside[k, 1:]
-        edge[:, 1:] |= outside[k, :, :-1]
-        edge[:, :-1] |= outside[k, :, 1:]
-        if k > 0:
-            edge |= outside[k - 1]
-        if k + 1 < array.shape[0]:
-            edge |= outside[k + 1]
-        found[array[k][edge]] = True
+
+    def planes(start: int, stop: int) -> None:
+        for k in range(start, stop):
+            near = slice(max(k - 1, 0), k + 2)
+            if not outside[near].any():
+                continue
+            edge = np.zeros(array.shape[1:], np.bool_)
+            edge[1:] |= outside[k, :-1]
+            edge[:-1] |= outside[k, 1:]
+            edge[:, 1:] |= outside[k, :, :-1]
+            edge[:, :-1] |= outside[k, :, 1:]
+            if k > 0:
+                edge |= outside[k - 1]
+            if k + 1 < array.shape[0]:
+                edge |= outside[k + 1]
+            found[array[k][edge]] = True
+
+    share(array.shape[0], planes)
     return found

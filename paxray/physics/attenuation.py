@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from paxray.errors import CaseError, ConfigError
 from paxray.io.volume import Volume
+from paxray.parallel import share
 
 #: Photon energies (keV) of the tables below.
 TABLE_KEV: Final = np.array([20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.0, 200.0])
@@ -93,16 +94,22 @@ def attenuate(
             found=f"shape {keep.shape}",
             code="mask_mismatch",
         )
+    mu = np.empty(ct.array.shape, np.float32)
     if ct.array.dtype == np.int16:
         every = np.arange(65536, dtype=np.uint16).view(np.int16)
         table = attenuation_of_hu(every, energy_kev=energy_kev, ct_energy_kev=ct_energy_kev).astype(
             np.float32
         )
-        mu = np.take(table, np.ascontiguousarray(ct.array).view(np.uint16))
-    else:
-        mu = attenuation_of_hu(ct.array, energy_kev=energy_kev, ct_energy_kev=ct_energy_kev).astype(
-            np.float32
-        )
-    if keep is not None:
-        mu *= keep
-    return Volume(np.ascontiguousarray(mu), ct.affine)
+
+    def planes(start: int, stop: int) -> None:
+        # Plane by plane, so that the double precision between stays small.
+        for k in range(start, stop):
+            if ct.array.dtype == np.int16:
+                np.take(table, ct.array[k].view(np.uint16), out=mu[k], mode="clip")
+            else:
+                mu[k] = attenuation_of_hu(ct.array[k], energy_kev=energy_kev, ct_energy_kev=ct_energy_kev)
+            if keep is not None:
+                mu[k] *= keep[k]
+
+    share(len(mu), planes)
+    return Volume(mu, ct.affine)

@@ -1,0 +1,72 @@
+"""Compiled loops over voxels, for `paxray.anatomy.voxels`; they run without the interpreter's lock."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def count(values, counts):  # type: ignore[no-untyped-def]
+    """Add to ``counts`` how often each value stands in a row."""
+    if values.size == 0:
+        return
+    # Labels come in runs, and a run costs one addition.
+    current, begin = np.int64(values[0]), 0
+    for n in range(1, values.size):
+        value = np.int64(values[n])
+        if value != current:
+            if not 0 <= current < counts.size:
+                raise IndexError("a value outside the table")
+            counts[current] += n - begin
+            current, begin = value, n
+    if not 0 <= current < counts.size:
+        raise IndexError("a value outside the table")
+    counts[current] += values.size - begin
+
+
+@njit(cache=True, nogil=True)
+def look_up(table, values, out):  # type: ignore[no-untyped-def]
+    """``out = table[values]``; values beyond the table take its last entry."""
+    last = table.size - 1
+    for n in range(values.size):
+        out[n] = table[min(np.int64(values[n]), last)]
+
+
+@njit(cache=True, nogil=True)
+def count_inside(values, mask, counts):  # type: ignore[no-untyped-def]
+    """Add to ``counts`` how often each value stands where the mask is set; all ``(nk, nj, ni)``."""
+    for k in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            for i in range(values.shape[2]):
+                if mask[k, j, i]:
+                    counts[values[k, j, i]] += 1
+
+
+@njit(cache=True, nogil=True)
+def replace_inside(values, mask, table):  # type: ignore[no-untyped-def]
+    """``values = table[values]`` where the mask is set."""
+    for k in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            for i in range(values.shape[2]):
+                if mask[k, j, i]:
+                    values[k, j, i] = table[values[k, j, i]]
+
+
+@njit(cache=True, nogil=True)
+def bounds(values, first_k, low, high):  # type: ignore[no-untyped-def]
+    """Widen each value's box, ``low`` and ``high`` ``(n_values, 3)`` as ``(i, j, k)``, by some of the planes."""
+    for k in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            begin = 0
+            for i in range(1, values.shape[2] + 1):
+                if i < values.shape[2] and values[k, j, i] == values[k, j, begin]:
+                    continue
+                value = values[k, j, begin]
+                low[value, 0] = min(low[value, 0], begin)
+                high[value, 0] = max(high[value, 0], i - 1)
+                low[value, 1] = min(low[value, 1], j)
+                high[value, 1] = max(high[value, 1], j)
+                low[value, 2] = min(low[value, 2], first_k + k)
+                high[value, 2] = max(high[value, 2], first_k + k)
+                begin = i
