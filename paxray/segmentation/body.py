@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,7 @@ from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.errors import CaseError
 from paxray.io.volume import Grid, Volume
+from paxray.parallel import share, together
 
 #: Classes that this module adds. `UNSCANNED` is no anatomy: it tells rays that leave the body through the edge of
 #: the reconstruction circle.
@@ -35,10 +38,13 @@ def unscanned_mask(ct: Volume) -> NDArray[np.bool_]:
     ndarray
         ``(nk, nj, ni)`` bool.
     """
-    deep = ct.array < PADDING_HU
+    deep = np.empty(ct.shape, bool)
+    share(len(deep), lambda start, stop: np.less(ct.array[start:stop], PADDING_HU, out=deep[start:stop]))
     if deep.any():
-        out = deep & _reaches_border(deep, ct)
-        return _widened(out, _long_axis(ct)) if out.any() else out
+        _keep_what_reaches_border(deep, ct)
+        if deep.any():
+            _widen(deep, _long_axis(ct))
+        return deep
     circle = _constant_outside_circle(ct)
     return np.zeros(ct.shape, bool) if circle is None else circle
 
@@ -48,8 +54,8 @@ def _long_axis(ct: Volume) -> int:
     return 2 - int(np.argmax(np.abs(ct.affine[2, :3]) / np.asarray(ct.spacing_mm)))
 
 
-def _reaches_border(mask: NDArray[np.bool_], ct: Volume) -> NDArray[np.bool_]:
-    """Coarse blocks of what hangs together with a side face of the array, blown up to voxels."""
+def _keep_what_reaches_border(mask: NDArray[np.bool_], ct: Volume) -> None:
+    """Clear the coarse blocks that do not hang together with a side face of the array."""
     from scipy import ndimage
 
     factor = _coarse_factor(ct)
@@ -61,22 +67,35 @@ def _reaches_border(mask: NDArray[np.bool_], ct: Volume) -> NDArray[np.bool_]:
             for index in (0, -1):
                 on_side[np.unique(np.take(pieces, index, axis=axis))] = True
     on_side[0] = False
-    return _repeat(on_side[pieces], factor, ct.shape)
+    wanted = on_side[pieces]
+
+    def planes(start: int, stop: int) -> None:
+        for k in range(start, stop):
+            mask[k] &= _repeat(wanted[k // factor[0]], factor[1:], ct.shape[1:])
+
+    share(len(mask), planes)
 
 
-def _widened(mask: NDArray[np.bool_], long_axis: int, voxels: int = 2) -> NDArray[np.bool_]:
+def _widen(mask: NDArray[np.bool_], long_axis: int, voxels: int = 2) -> None:
     """Grow by voxels, in the planes across one axis."""
-    out = mask.copy()
+    across = np.moveaxis(mask, long_axis, 0)
+
+    def planes(start: int, stop: int) -> None:
+        for k in range(start, stop):
+            across[k] = _grown(across[k], voxels)
+
+    share(len(across), planes)
+
+
+def _grown(mask: NDArray[np.bool_], voxels: int) -> NDArray[np.bool_]:
+    """Add the neighbours along the axes, so many times over."""
     for _ in range(voxels):
-        grown = out.copy()
-        for axis in range(3):
-            if axis != long_axis:
-                low, high = [slice(None)] * 3, [slice(None)] * 3
-                low[axis], high[axis] = slice(None, -1), slice(1, None)
-                grown[tuple(low)] |= out[tuple(high)]
-                grown[tuple(high)] |= out[tuple(low)]
-        out = grown
-    return out
+        before, mask = mask, mask.copy()
+        for axis in range(mask.ndim):
+            to, came = np.moveaxis(mask, axis, 0), np.moveaxis(before, axis, 0)
+            to[1:] |= came[:-1]
+            to[:-1] |= came[1:]
+    return mask
 
 
 def _constant_outside_circle(ct: Volume) -> NDArray[np.bool_] | None:
@@ -154,17 +173,23 @@ def body_mask(ct: Volume, include: NDArray[np.bool_] | None = None) -> NDArray[n
     keep[0] = False
     patient = keep[pieces]
     # The opening rounds off corners (fingers, skin folds): give back what lies within one coarse voxel.
-    near = ndimage.binary_dilation(patient, iterations=1) & (solid | patient)
+    near = _grown(patient, 1) & (solid | patient)
     if known is not None:
         near |= known
     filled = _fill(near)
-    inner = ndimage.binary_erosion(filled, iterations=2, border_value=1)
-    near = ndimage.binary_dilation(near, iterations=1)
-    body = _repeat(near, factor, ct.shape)
-    body &= ct.array > SKIN_HU
-    body |= _repeat(inner, factor, ct.shape)
-    if include is not None:
-        body |= include
+    inner = ~_grown(~filled, 2)
+    near = _grown(near, 1)
+    body = np.empty(ct.shape, bool)
+
+    def planes(start: int, stop: int) -> None:
+        for k in range(start, stop):
+            np.greater(ct.array[k], SKIN_HU, out=body[k])
+            body[k] &= _repeat(near[k // factor[0]], factor[1:], ct.shape[1:])
+            body[k] |= _repeat(inner[k // factor[0]], factor[1:], ct.shape[1:])
+            if include is not None:
+                body[k] |= include[k]
+
+    share(len(body), planes)
     return body
 
 
@@ -176,16 +201,16 @@ def with_body(ct: Volume, labels: LabelVolume) -> tuple[LabelVolume, NDArray[np.
     labels, body
         The labels with the classes `BODY` and, where the CT has padding, `UNSCANNED`; and the body's mask.
     """
-    unscanned = unscanned_mask(ct)
     labelled = labels.atoms > 0
     drawn = BODY in labels.names and labels.status[BODY] is Status.PRESENT
     if drawn:
+        unscanned = unscanned_mask(ct)
         body = labelled  # what the source drew, closed over all other classes
     else:
-        body = body_mask(ct, include=labelled)
-        body &= ~unscanned
+        unscanned, body = together(lambda: unscanned_mask(ct), lambda: body_mask(ct, include=labelled))
+        np.greater(body, unscanned, out=body)  # and not unscanned
         body |= labelled
-    unscanned &= ~body
+    np.greater(unscanned, body, out=unscanned)  # and not in the body
     added = {} if drawn and (body == labels.mask(BODY)).all() else {BODY: body}
     if unscanned.any():
         added[UNSCANNED] = unscanned
@@ -201,21 +226,42 @@ def with_body(ct: Volume, labels: LabelVolume) -> tuple[LabelVolume, NDArray[np.
 def body_extent(body: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
     """``(n, 3)`` world points whose hull is the body, out to its voxels' borders.
 
-    The outer faces of the first and last voxel of each row along i, at their four corners.
+    The outer faces of the voxels of `row_ends`, at their four corners.
     """
-    ends = row_ends(body)
-    first, last = ends[: len(ends) // 2] - [0.5, 0, 0], ends[len(ends) // 2 :] + [0.5, 0, 0]
+    begin, end = row_ends(body)
+    first, last = begin - [0.5, 0, 0], end + [0.5, 0, 0]
     around = [[0, dj, dk] for dj in (-0.5, 0.5) for dk in (-0.5, 0.5)]
     return grid.to_world(np.concatenate([part + step for part in (first, last) for step in around]))
 
 
-def row_ends(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """``(2 n, 3)`` voxels ``(i, j, k)``: the first of each of n rows along i that are not empty, then the last."""
-    k, j = np.nonzero(mask.any(axis=2))
-    rows = mask[k, j]
-    first = rows.argmax(axis=1)
-    last = mask.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)
-    return np.concatenate([np.column_stack([i, j, k]) for i in (first, last)])
+def row_ends(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Voxels ``(n, 3)`` as ``(i, j, k)`` whose hull is the mask's: the first and the last of rows along i.
+
+    Rows that end within the chord of two others, as far from them to either side, are left out: no corner of the hull.
+    """
+    nk, nj, ni = mask.shape
+    inward = np.empty((2, nk, nj))  # how far from the array's side a row begins, at either end
+
+    def planes(start: int, stop: int) -> None:
+        part = mask[start:stop]
+        inward[0, start:stop] = part.argmax(axis=2)
+        inward[1, start:stop] = part[:, :, ::-1].argmax(axis=2)
+        inward[:, start:stop][:, ~part.any(axis=2)] = np.inf
+
+    share(nk, planes)
+    corner = np.isfinite(inward)
+    for axis in (1, 2):
+        along, keep = np.moveaxis(inward, axis, 0), np.moveaxis(corner, axis, 0)
+        step = 1
+        while 2 * step < len(along):
+            keep[step:-step] &= ~(2 * along[step:-step] > along[: -2 * step] + along[2 * step :])
+            step *= 2
+    ends = []
+    for side in (0, 1):
+        k, j = np.nonzero(corner[side])
+        i = inward[side, k, j].astype(np.int64)
+        ends.append(np.column_stack([i if side == 0 else ni - 1 - i, j, k]))
+    return ends[0], ends[1]
 
 
 def body_faces(body: NDArray[np.bool_], grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -235,21 +281,48 @@ def _coarse_factor(ct: Volume) -> tuple[int, ...]:
 
 def _block_mean(array: NDArray[np.number], factor: tuple[int, ...]) -> NDArray[np.float32]:
     """Mean over blocks; the last block of an axis repeats the last voxels."""
-    pad = [(0, -n % f) for n, f in zip(array.shape, factor, strict=True)]
-    out = np.pad(array, pad, mode="edge") if any(p[1] for p in pad) else array
-    for axis, f in enumerate(factor):
-        shape = (*out.shape[:axis], out.shape[axis] // f, f, *out.shape[axis + 1 :])
-        out = out.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
-    return out.astype(np.float32, copy=False)
+    out = np.empty([-(-n // f) for n, f in zip(array.shape, factor, strict=True)], np.float32)
+    exact = np.int32 if array.dtype == np.int16 else np.float64
+
+    def blocks(start: int, stop: int) -> None:
+        for block in range(start, stop):
+            total = array[block * factor[0] : (block + 1) * factor[0]]
+            for axis, f in enumerate(factor):
+                total = _sum_by(total, axis, f, exact)
+            np.divide(total[0], math.prod(factor), out=out[block], casting="same_kind")
+
+    share(len(out), blocks)
+    return out
+
+
+def _sum_by(array: NDArray[np.number], axis: int, f: int, dtype: type[np.number]) -> NDArray[np.number]:
+    """Sum over each f voxels along an axis, the last one repeated where they run out."""
+    array = np.moveaxis(array, axis, 0)
+    total = array[::f].astype(dtype)
+    for step in range(1, f):
+        part = array[step::f]
+        total[: len(part)] += part
+        total[len(part) :] += array[-1]
+    return np.moveaxis(total, 0, axis)
 
 
 def _block_any(array: NDArray[np.bool_], factor: tuple[int, ...]) -> NDArray[np.bool_]:
     """Whether any voxel of each block is set."""
-    pad = [(0, -n % f) for n, f in zip(array.shape, factor, strict=True)]
-    out = np.pad(array, pad)
-    for axis, f in enumerate(factor):
-        if f > 1:
-            out = np.logical_or.reduceat(out, np.arange(0, out.shape[axis], f), axis=axis)
+    out = np.empty([-(-n // f) for n, f in zip(array.shape, factor, strict=True)], bool)
+
+    def blocks(start: int, stop: int) -> None:
+        for block in range(start, stop):
+            found = np.logical_or.reduce(array[block * factor[0] : (block + 1) * factor[0]], axis=0)
+            for axis, f in enumerate(factor[1:]):
+                found = np.moveaxis(found, axis, 0)
+                any_of = found[::f].copy()
+                for step in range(1, f):
+                    part = found[step::f]
+                    any_of[: len(part)] |= part
+                found = np.moveaxis(any_of, 0, axis)
+            out[block] = found
+
+    share(len(out), blocks)
     return out
 
 
@@ -263,14 +336,38 @@ def _repeat(array: NDArray[np.bool_], factor: tuple[int, ...], shape: tuple[int,
 def _ball_opening(
     solid: NDArray[np.bool_], spacing: NDArray[np.float64], radius_mm: float
 ) -> NDArray[np.bool_]:
-    """Opening with a ball in mm, by two distance transforms; beyond the array the body goes on."""
-    from scipy import ndimage
-
+    """Opening with a ball in mm; beyond the array the body goes on."""
     width = [int(np.ceil(radius_mm / s)) + 1 for s in spacing]
     padded = np.pad(solid, [(w, w) for w in width], mode="edge")
-    eroded = ndimage.distance_transform_edt(padded, sampling=spacing) > radius_mm
-    opened = ndimage.distance_transform_edt(~eroded, sampling=spacing) <= radius_mm
+    eroded = ~_ball_dilation(~padded, spacing, radius_mm)
+    opened = _ball_dilation(eroded, spacing, radius_mm)
     return opened[tuple(slice(w, w + n) for w, n in zip(width, solid.shape, strict=True))] & solid
+
+
+def _ball_dilation(
+    mask: NDArray[np.bool_], spacing: NDArray[np.float64], radius_mm: float
+) -> NDArray[np.bool_]:
+    """All voxels whose centre is within a radius of a set voxel's; a few voxels' radius makes shifts the quickest."""
+    dk, dj, di = (np.arange(int(radius_mm / s) + 1) * s for s in spacing)
+    within = np.sqrt(dk[:, None, None] ** 2 + dj[:, None] ** 2 + di**2) <= radius_mm
+    rows = [mask]  # grown along i by 0, 1, ... voxels
+    for step in range(1, within.shape[2]):
+        grown = rows[-1].copy()
+        grown[..., step:] |= mask[..., :-step]
+        grown[..., :-step] |= mask[..., step:]
+        rows.append(grown)
+    out = np.zeros_like(mask)
+    for k, j in zip(*np.nonzero(within[:, :, 0]), strict=True):
+        row = rows[np.count_nonzero(within[k, j]) - 1]
+        for to_k, from_k in (_shift(k), _shift(-k)):
+            for to_j, from_j in (_shift(j), _shift(-j)):
+                out[to_k, to_j] |= row[from_k, from_j]
+    return out
+
+
+def _shift(by: int) -> tuple[slice, slice]:
+    """Where voxels go and where they come from when an array is moved along an axis."""
+    return (slice(by, None), slice(None, -by)) if by > 0 else (slice(None, by or None), slice(-by, None))
 
 
 def _fill(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -279,6 +376,14 @@ def _fill(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
     filled = solid.copy()
     for axis in range(3):
-        for plane, out in zip(np.moveaxis(solid, axis, 0), np.moveaxis(filled, axis, 0), strict=True):
-            out |= ndimage.binary_fill_holes(plane)
+        # One labelling of all planes: neighbours along the two other axes only.
+        touching = ndimage.generate_binary_structure(3, 1)
+        touching[tuple([0, 2] if other == axis else 1 for other in range(3))] = False
+        gaps, count = ndimage.label(~solid, structure=touching)
+        open_to_side = np.zeros(count + 1, bool)
+        for other in {0, 1, 2} - {axis}:
+            for end in (0, -1):
+                open_to_side[np.take(gaps, end, axis=other)] = True
+        open_to_side[0] = True  # not a gap
+        filled |= ~open_to_side[gaps]
     return filled

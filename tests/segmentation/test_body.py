@@ -6,13 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from paxray import api
 from paxray.errors import CaseError
 from paxray.io.volume import Volume
+from paxray.parallel import at_most
 from paxray.phantom.thorax import make_phantom
-from paxray.segmentation.body import BODY, UNSCANNED, body_extent, body_mask
+from paxray.segmentation.body import (
+    BODY,
+    UNSCANNED,
+    _ball_dilation,
+    _block_any,
+    _block_mean,
+    _fill,
+    body_extent,
+    body_mask,
+    row_ends,
+    unscanned_mask,
+)
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -146,6 +160,75 @@ def test_extent_is_the_hull() -> None:
     for _ in range(20):
         way = rng.normal(size=3)
         assert (points @ way).max() == pytest.approx((everything @ way).max())
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), radius_mm=st.floats(0.5, 9))
+def test_ball_dilation_is_what_lies_within_the_distance(seed: int, radius_mm: float) -> None:
+    rng = np.random.default_rng(seed)
+    mask, spacing = rng.random((7, 8, 9)) < 0.02, rng.uniform(0.8, 5, 3)
+    far = np.inf if not mask.any() else ndimage.distance_transform_edt(~mask, sampling=spacing)
+    np.testing.assert_array_equal(
+        _ball_dilation(mask, spacing, radius_mm), (far <= radius_mm) & np.ones_like(mask)
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), factor=st.tuples(*[st.integers(1, 4)] * 3))
+def test_blocks_by_their_definition(seed: int, factor: tuple[int, int, int]) -> None:
+    """Each block holds its voxels; where they run out, the last ones count again."""
+    rng = np.random.default_rng(seed)
+    shape = rng.integers(1, 9, 3)
+    hu = rng.integers(-2000, 3000, shape).astype(np.int16)
+    index = [
+        np.minimum(np.arange(-(-n // f))[:, None] * f + np.arange(f), n - 1)
+        for n, f in zip(shape, factor, strict=True)
+    ]
+    blocks = hu[
+        index[0][:, None, None, :, None, None], index[1][:, None, None, :, None], index[2][:, None, None, :]
+    ]
+    mean = blocks.astype(np.float64).mean(axis=(3, 4, 5))
+    np.testing.assert_allclose(_block_mean(hu, factor), mean, rtol=1e-6)
+    np.testing.assert_allclose(_block_mean(hu.astype(np.float32), factor), mean, rtol=1e-6)
+    np.testing.assert_array_equal(_block_any(hu > 2000, factor), (blocks > 2000).any(axis=(3, 4, 5)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999))
+def test_holes_are_filled_plane_by_plane(seed: int) -> None:
+    solid = np.random.default_rng(seed).random((6, 7, 8)) < 0.6
+    expected = solid.copy()
+    for axis in range(3):
+        for n in range(solid.shape[axis]):
+            plane = tuple(n if other == axis else slice(None) for other in range(3))
+            expected[plane] |= ndimage.binary_fill_holes(solid[plane])
+    np.testing.assert_array_equal(_fill(solid), expected)
+
+
+def test_threads_do_not_show() -> None:
+    made = make_phantom(5, (6.0, 6.0, 6.0))
+    hu = made.ct.array.copy()
+    hu[:, :, :3] = -2048
+    ct, include = Volume(hu, made.ct.affine), made.labels.array > 0
+    with at_most(1):
+        alone = body_mask(ct, include), unscanned_mask(ct), row_ends(include)
+    with at_most(2):
+        both = body_mask(ct, include), unscanned_mask(ct), row_ends(include)
+    np.testing.assert_array_equal(alone[0], both[0])
+    np.testing.assert_array_equal(alone[1], both[1])
+    for one, other in zip(alone[2], both[2], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_row_ends_are_few_on_a_rough_body_and_have_its_hull() -> None:
+    rng = np.random.default_rng(1)
+    k, j, i = np.indices((5, 80, 90)) - np.array([2, 40, 45])[:, None, None, None]
+    mask = (i / 40) ** 2 + (j / 30) ** 2 + 0 * k < rng.uniform(0.6, 1, (5, 80, 1))
+    ends = np.concatenate(row_ends(mask))
+    assert len(ends) < 0.5 * 2 * mask.any(axis=2).sum()
+    every = np.argwhere(mask)[:, ::-1]
+    for way in rng.normal(size=(50, 3)):
+        assert (ends @ way).max() == pytest.approx((every @ way).max())
 
 
 @pytest.mark.real
