@@ -8,8 +8,8 @@ import numpy as np
 
 from paxray.errors import CaseError
 from paxray.io.hu import require_hu, to_hu
-from paxray.io.image import read_stored
-from paxray.io.volume import Volume
+from paxray.io.image import read_header, read_stored
+from paxray.io.volume import Grid, Volume
 
 
 def read_ct(path: Path, *, where: str = "") -> Volume:
@@ -39,13 +39,7 @@ def read_ct(path: Path, *, where: str = "") -> Volume:
     """
     path = Path(path)
     where = where or path.name
-    if not path.exists():
-        raise CaseError(
-            "there is no such file or folder",
-            where=where,
-            do="check the path in the case table (paths are relative to the table)",
-            code="missing_file",
-        )
+    _require_there(path, where)
     if path.is_dir():
         from paxray.io.dicom import read_dicom_ct
 
@@ -61,3 +55,21 @@ def read_ct(path: Path, *, where: str = "") -> Volume:
         volume = Volume(array, header.grid.affine)
     require_hu(volume.array, where=where)
     return volume
+
+
+def read_ct_grid(path: Path, *, where: str = "") -> Grid:
+    """Read the grid of a CT in a single file from its header; errors as `read_ct`'s of the header."""
+    path = Path(path)
+    where = where or path.name
+    _require_there(path, where)
+    return read_header(path, where=where).grid
+
+
+def _require_there(path: Path, where: str) -> None:
+    if not path.exists():
+        raise CaseError(
+            "there is no such file or folder",
+            where=where,
+            do="check the path in the case table (paths are relative to the table)",
+            code="missing_file",
+        )
