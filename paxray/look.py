@@ -86,7 +86,7 @@ def look(
     clock = Clock()
     sources = tuple(source_of(text, vocabulary, further_labels or {}) for text in labels)
     case = Case(case_id="case", patient_id="case", ct=ct, ct_where=str(ct), masks=sources)
-    subject = prepare(case, pipeline, catalog, clock)
+    subject = prepare(case, pipeline, catalog, clock, device=device)  # type: ignore[arg-type]
     categories = {name: n for n, name in enumerate(subject.classes, start=1)}
     made = []
     backend = ""
@@ -121,36 +121,41 @@ def _write(
     masks.mkdir(exist_ok=True)
     for stale in masks.glob("*.png"):
         stale.unlink()
+    assert projection.facts is not None
     signal = encode_signal(projection.image)
-    tables = rows_of_view(subject, projection, categories)
-    rows = tables["labels"]
-    seen = [row["class"] for row in rows if row.get("area_px")]
+    met = {of for of, fact in zip(projection.names, projection.facts, strict=True) if fact["pixels"]}
+    seen = [of for of in subject.classes if of in met]
 
     def save_mask(of: str) -> None:
         Image.fromarray(projection.mask(of)).save(masks / f"{of}.png")
 
+    def save_overlay() -> None:
+        overlay = draw_overlay(
+            shot.image,
+            [(projection.mask(of), catalog[of].colour) for of in overlay_classes(projection, seen, catalog)],
+            fill=0.12,
+            scale=2 if max(shot.image.shape) <= 1024 else 1,
+        )
+        write_bytes(folder / f"{name}_overlay.png", png_bytes(overlay))
+
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(save_mask, seen))
-    facts = [_plain(row) for row in rows]
-    overlay = draw_overlay(
-        shot.image,
-        [(projection.mask(of), catalog[of].colour) for of in overlay_classes(projection, seen, catalog)],
-        fill=0.12,
-        scale=2 if max(shot.image.shape) <= 1024 else 1,
-    )
-    write_bytes(folder / f"{name}.png", png_bytes(shot.image))
-    write_bytes(folder / f"{name}_signal.png", png_bytes(signal.values))
-    write_bytes(folder / f"{name}_overlay.png", png_bytes(overlay))
-    write_json(
-        folder / f"{name}.json",
-        {
-            "geometry": projection.view.to_dict(),
-            "signal": {"scale": signal.scale, "offset": signal.offset},
-            "appearance": shot.appearance,
-            "classes": facts,
-            **{kind: [_plain(row) for row in tables[kind]] for kind in ("landmarks", "measures")},
-        },
-    )
+        drawing = pool.submit(save_overlay)
+        saving = pool.map(save_mask, seen)
+        tables = rows_of_view(subject, projection, categories)
+        write_bytes(folder / f"{name}.png", png_bytes(shot.image))
+        write_bytes(folder / f"{name}_signal.png", png_bytes(signal.values))
+        write_json(
+            folder / f"{name}.json",
+            {
+                "geometry": projection.view.to_dict(),
+                "signal": {"scale": signal.scale, "offset": signal.offset},
+                "appearance": shot.appearance,
+                "classes": [_plain(row) for row in tables["labels"]],
+                **{kind: [_plain(row) for row in tables[kind]] for kind in ("landmarks", "measures")},
+            },
+        )
+        drawing.result()
+        list(saving)
     body = projection.mask(BODY) if BODY in projection.names else projection.image > 0
     incomplete = 100 * float((projection.incomplete & body).sum()) / max(1, int(body.sum()))
     return {

@@ -93,7 +93,15 @@ class Projection:
         """``(rows, columns)`` where a class is met; needs ``presence``."""
         if self.presence is None:
             raise ConfigError("presence was not asked for", do="project(..., want=['presence'])")
-        mask: NDArray[np.bool_] = unpack(self.presence, self.index(name))
+        channel = self.index(name)
+        if self.facts is None or not isinstance(self.presence, np.ndarray):
+            mask: NDArray[np.bool_] = unpack(self.presence, channel)
+            return mask
+        # Facts tell the rows that a class lies in: most classes are small.
+        mask, fact = np.zeros(self.presence.shape[:2], np.bool_), self.facts[channel]
+        if fact["pixels"]:
+            rows = slice(fact["row_min"] - self.first_row, fact["row_max"] - self.first_row + 1)
+            mask[rows] = unpack(self.presence[rows], channel)
         return mask
 
     def material(self, name: str) -> NDArray[np.floating]:

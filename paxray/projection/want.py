@@ -254,4 +254,6 @@ def unpack(bits: Any, channel: int) -> Any:
         import torch
 
         return (bits.view(torch.int64)[..., channel // 64] >> (channel % 64)) & 1 > 0
-    return (bits[..., channel // 64] >> np.uint64(channel % 64)) & np.uint64(1) > 0
+    # By bytes, least significant first, which leaves a fraction of the memory to be read.
+    octets = np.ascontiguousarray(bits, "<u8").view(np.uint8)
+    return octets[..., channel // 8] & np.uint8(1 << channel % 8) != 0

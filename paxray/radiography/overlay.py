@@ -33,6 +33,8 @@ def draw_overlay(
     -------
     ``(rows * scale, columns * scale, 3)`` uint8.
     """
+    from paxray.radiography.paint import paint
+
     if scale > 1:
         from PIL import Image
 
@@ -40,17 +42,5 @@ def draw_overlay(
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     out = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
     for mask, colour in masks:
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if len(rows) == 0:
-            continue
-        # Work in the mask's box: most structures are small.
-        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        inside = np.pad(mask[box].repeat(scale, axis=0).repeat(scale, axis=1), 1)
-        inner = (
-            inside[1:-1, 1:-1] & inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
-        )
-        part = out[tuple(slice(s.start * scale, s.stop * scale) for s in box)]
-        paint = np.asarray(colour, np.float32)
-        for where, opacity in ((inner, fill), (inside[1:-1, 1:-1] & ~inner, outline)):
-            part[where] += opacity * (paint - part[where])
+        paint(out, mask, scale, np.asarray(colour, np.float32), np.float32(fill), np.float32(outline))
     return np.rint(out).clip(0, 255).astype(np.uint8)

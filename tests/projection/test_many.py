@@ -20,7 +20,7 @@ from paxray.projection.pose import Pose, Setup, place
 from paxray.projection.project import project, project_many, project_tiles
 from paxray.projection.rays import IndexRays
 from paxray.projection.view import View
-from paxray.projection.want import FACTS, merge_facts
+from paxray.projection.want import FACTS, merge_facts, unpack
 
 ALL = ("image", "presence", "path", "depth", "share", "incomplete", "facts", "coverage")
 SHAPE = (18, 15, 21)
@@ -107,6 +107,11 @@ def test_stretches_of_rows_make_up_the_view(builds: Builds, name: str, where: st
         joined = np.concatenate([getattr(tile, field) for tile in found], axis=axis)
         assert joined.dtype == getattr(whole, field).dtype
         np.testing.assert_allclose(joined, getattr(whole, field), rtol=1e-6, atol=1e-9, err_msg=field)
+    for channel, of in enumerate(whole.names):
+        masks = [unpack(part.presence, channel) for part in (whole, *found)]
+        for part, mask in zip((whole, *found), masks, strict=True):
+            np.testing.assert_array_equal(part.mask(of), mask)
+        np.testing.assert_array_equal(np.concatenate(masks[1:]), masks[0])
     facts = merge_facts([tile.facts for tile in found])  # type: ignore[misc]
     assert whole.facts is not None
     for field in FACTS.names or ():

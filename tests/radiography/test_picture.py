@@ -75,3 +75,18 @@ def test_overlay_colours_inside_and_leaves_the_rest() -> None:
     assert over[2, 4].tolist() == [255, 0, 0]
     assert over[4, 4].tolist() == [178, 50, 50]
     assert not np.shares_memory(image, over)
+
+
+def test_outlines_stay_thin_when_drawn_larger() -> None:
+    """At twice the size the border is one fine pixel wide, along the picture's edge too, and channels mix apart."""
+    mask = np.zeros((5, 6), bool)
+    mask[0:3, 1:4] = True
+    over = draw_overlay(
+        np.full((5, 6), 100, np.uint8), [(mask, (200, 0, 100))], fill=0.5, outline=1.0, scale=2
+    )
+    fine = mask.repeat(2, axis=0).repeat(2, axis=1)
+    inner = np.zeros_like(fine)
+    inner[1:5, 3:7] = True
+    assert (over[fine & ~inner] == [200, 0, 100]).all()
+    assert (over[inner] == [150, 50, 100]).all()
+    assert (over[~fine] == 100).all()
