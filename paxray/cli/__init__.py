@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Annotated
@@ -74,3 +75,6 @@ def main() -> None:
         err.print_exception()
         err.print("this is a bug in paxray: please report it with the lines above")
         sys.exit(EXIT_INTERNAL)
+    finally:
+        # The interpreter would search all that is left for cycles before it ends.
+        gc.freeze()

@@ -20,6 +20,7 @@ from paxray.cli.common import (
     guarded,
     out,
     progress_bar,
+    seldom_collecting,
 )
 from paxray.errors import EXIT_FAILED_CASES, ConfigError
 
@@ -302,21 +303,22 @@ def project(
     as_json: Json = False,
 ) -> None:
     """Project one case: image, signal, a mask per class, and an overlay to look at."""
-    from paxray.look import look
+    with seldom_collecting():
+        from paxray.look import look
 
-    result = look(
-        ct,
-        labels or [],
-        views or ["pa"],
-        folder,
-        vocabulary=vocabulary,
-        further_labels=further_labels(names),
-        catalog_file=classes,
-        beam=beam.value,
-        sdd_mm=sdd_mm,
-        size=size,
-        device=device.value,
-    )
+        result = look(
+            ct,
+            labels or [],
+            views or ["pa"],
+            folder,
+            vocabulary=vocabulary,
+            further_labels=further_labels(names),
+            catalog_file=classes,
+            beam=beam.value,
+            sdd_mm=sdd_mm,
+            size=size,
+            device=device.value,
+        )
     if as_json:
         print(json.dumps(result))
         return

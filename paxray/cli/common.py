@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,6 +83,17 @@ def further_labels(entries: list[str] | None) -> dict[int, str]:
             )
         numbers[int(value)] = name
     return numbers
+
+
+@contextmanager
+def seldom_collecting() -> Iterator[None]:
+    """Look for cyclic garbage seldom, for the while of one case: imports make many objects, and all of them stay."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def progress_bar(quiet: bool = False) -> Progress:
