@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import limits, machine, projector, report
+from benchmarks import command, limits, machine, projector, report
 from benchmarks.compare import TOOLS, compare, disagreement, label_disagreement
 from benchmarks.scenes import (
     CASES,
@@ -235,3 +235,31 @@ def test_memory_is_seen_and_others_are_told_apart() -> None:
         pytest.skip("resident memory and processor use are read from /proc")
     assert found[1] == pytest.approx(2**25, rel=0.05)
     assert others >= 0
+
+
+def test_command_table_and_ratios() -> None:
+    def runs(factor: float) -> list[command.Run]:
+        return [command.Run(factor * n, factor * n / 2, {"read": 0.25 * n}, 100.0 * n) for n in (1, 2, 4)]
+
+    table = command.table({"paxray": runs(1.0), "other": runs(2.0)})
+    cells = {row[0]: row[1:] for row in table.rows}
+    assert cells["whole process, wall"][1].median == 4.0
+    assert cells["start, imports, placing, exit"][0].seconds == (0.75, 1.5, 3.0)
+    assert "wall 0.500 (0.500 to 0.500)" in command.ratios({"paxray": runs(1.0), "other": runs(2.0)})
+
+
+def test_command_needs_the_real_chest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PAXRAY_REAL_DATA", raising=False)
+    assert command.main([]) == 2
+    assert "PAXRAY_REAL_DATA" in capsys.readouterr().err
+
+
+@pytest.mark.real
+def test_command_runs_the_whole_process(real_data: Path, tmp_path: Path) -> None:
+    assert command.main(["--coarse", "--repeats", "1", "--out", str(tmp_path)]) == 0
+    (one,) = json.loads((tmp_path / "command.json").read_text())["runs"]["paxray"]
+    assert 0 < sum(one["stages_s"].values()) < one["wall_s"]
+    assert one["processor_s"] > 0
+    assert "| whole process, wall |" in (tmp_path / "command.md").read_text()
