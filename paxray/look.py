@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.config import parse_pipeline
 from paxray.files import write_bytes, write_json
 from paxray.io.cases import BY_NAME, Case, MaskSource
@@ -46,6 +46,7 @@ def look(
     sdd_mm: float = 1800.0,
     size: int = 512,
     device: Device | str = "auto",
+    full: bool = False,
 ) -> dict[str, Any]:
     """Project one case and write what is to be seen.
 
@@ -68,6 +69,9 @@ def look(
         Geometry, as in a pipeline.
     device
         ``auto``, ``cpu`` or ``cuda``.
+    full
+        Also the classes that the built-in catalog's recipes make, surfaces, landmarks and measures, as a build has
+        them. Recipes in `catalog_file` are followed in any case.
 
     Returns
     -------
@@ -83,10 +87,19 @@ def look(
         where="command line",
     )
     catalog = catalog_of(pipeline)
+    if not full:
+        built_in = load_catalog()
+        given = [
+            name for name, item in catalog.items() if item.recipe is not None and item == built_in.get(name)
+        ]
+        plain = catalog.graph.free_of(given)
+        pipeline = pipeline.model_copy(
+            update={"labels": pipeline.labels.model_copy(update={"classes": plain})}
+        )
     clock = Clock()
     sources = tuple(source_of(text, vocabulary, further_labels or {}) for text in labels)
     case = Case(case_id="case", patient_id="case", ct=ct, ct_where=str(ct), masks=sources)
-    subject = prepare(case, pipeline, catalog, clock, device=device)  # type: ignore[arg-type]
+    subject = prepare(case, pipeline, catalog, clock, device=device, measuring=full)  # type: ignore[arg-type]
     categories = {name: n for n, name in enumerate(subject.classes, start=1)}
     made = []
     backend = ""
@@ -151,7 +164,11 @@ def _write(
                 "signal": {"scale": signal.scale, "offset": signal.offset},
                 "appearance": shot.appearance,
                 "classes": [_plain(row) for row in tables["labels"]],
-                **{kind: [_plain(row) for row in tables[kind]] for kind in ("landmarks", "measures")},
+                **{
+                    kind: [_plain(row) for row in tables[kind]]
+                    for kind in ("landmarks", "measures")
+                    if kind in tables
+                },
             },
         )
         drawing.result()

@@ -101,7 +101,7 @@ class Subject:
     cut_by_ct
         By class.
     measured
-        Facts in 3D, landmarks, measures, lesions.
+        Facts in 3D, landmarks, measures, lesions; None where that was not asked for.
     extent_mm
         Points whose hull is the body.
     faces_mm
@@ -114,7 +114,7 @@ class Subject:
     labels: LabelVolume
     classes: tuple[str, ...]
     cut_by_ct: dict[str, bool]
-    measured: Measured
+    measured: Measured | None
     extent_mm: NDArray[np.float64]
     faces_mm: tuple[NDArray[np.float64], NDArray[np.float64]]
     atom_boxes_ijk: NDArray[np.int64]
@@ -155,8 +155,10 @@ def prepare(
     base: Path | None = None,
     threads: int | None = None,
     device: Device = "auto",
+    *,
+    measuring: bool = True,
 ) -> Subject:
-    """Read a case and derive all that its views share.
+    """Read a case and derive all that its views share; without `measuring`, nothing but volumes is measured in 3D.
 
     Raises
     ------
@@ -170,13 +172,13 @@ def prepare(
     with clock.stage("body"):
         labels, body = with_body(ct, labels)
     with clock.stage("derive"):
-        needed = dict.fromkeys([*classes, *(name for name in FOUND_IN if name in catalog)])
+        needed = dict.fromkeys([*classes, *(name for name in FOUND_IN if name in catalog and measuring)])
         labels = derive(labels, catalog, ct, needed, unscanned=UNSCANNED, threads=threads or 0)
         outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
         cut_by_ct = labels.cut_by_ct(outside)
         boxes = atom_boxes(labels)
     with clock.stage("measure"):
-        measured = measure(ct, labels, lesions, boxes, cut_by_ct, catalog)
+        measured = measure(ct, labels, lesions, boxes, cut_by_ct, catalog) if measuring else None
     with clock.stage("attenuate"):
         mu = attenuate(
             ct, body, energy_kev=pipeline.physics.energy_kev, ct_energy_kev=pipeline.physics.ct_energy_kev
@@ -203,7 +205,11 @@ def shoot(
     resident: Resident | None = None,
 ) -> Shot:
     """Project a subject in one view and draw the picture; `resident` is the subject as it lies on a GPU."""
-    shown = channels(subject.measured, subject.labels, subject.classes)
+    if subject.measured is None:
+        voxels = subject.labels.voxel_counts()
+        shown = [name for name in subject.labels.names if name in subject.classes and voxels[name]]
+    else:
+        shown = channels(subject.measured, subject.labels, subject.classes)
     with clock.stage("project"):
         projection = project(
             subject.mu,
@@ -359,16 +365,19 @@ def rows_of_view(
     subject: Subject, projection: Projection, categories: dict[str, int]
 ) -> dict[str, list[dict[str, Any]]]:
     """The rows of one view, by table: labels (each class put out, in catalog order), landmarks, measures, instances."""
-    unhidden = unhidden_shares(subject.measured, subject.labels, projection)
+    measured = subject.measured
+    if measured is None:
+        return {"labels": label_rows(subject, projection, categories, {})}
+    unhidden = unhidden_shares(measured, subject.labels, projection)
     return {
         "labels": label_rows(subject, projection, categories, unhidden),
-        "landmarks": landmark_rows(subject.measured, projection.view),
-        "measures": measure_rows(subject.measured, projection, _status_on_view(subject, projection.view)),
+        "landmarks": landmark_rows(measured, projection.view),
+        "measures": measure_rows(measured, projection, _status_on_view(subject, projection.view)),
         "instances": [
-            lesion_columns(subject.measured, lesion, categories[lesion.name])
+            lesion_columns(measured, lesion, categories[lesion.name])
             | {"cut_by_ct": subject.cut_by_ct[lesion.column]}
             | _seen(subject, projection, lesion.column, unhidden)
-            for lesion in subject.measured.lesions
+            for lesion in measured.lesions
             if lesion.name in subject.classes
         ],
     }
@@ -386,10 +395,16 @@ def label_rows(
         row["note"] = subject.labels.notes.get(name)
         if known and status in (Status.PRESENT, Status.PARTIAL):
             row["cut_by_ct"] = subject.cut_by_ct[name]
-            row |= solid_columns(subject.measured.solids[name])
+            row |= _in_3d(subject, name)
             row |= _seen(subject, projection, name, unhidden)
         rows.append(row)
     return rows
+
+
+def _in_3d(subject: Subject, name: str) -> dict[str, Any]:
+    if subject.measured is not None:
+        return solid_columns(subject.measured.solids[name])
+    return {"volume_mm3": subject.labels.voxel_counts()[name] * subject.mu.grid.voxel_volume_mm3}
 
 
 def _status_on_view(subject: Subject, view: View) -> dict[str, str]:
@@ -422,7 +437,7 @@ def _seen(subject: Subject, projection: Projection, name: str, unhidden: dict[st
         "path_max_mm": float(fact["path_max_mm"]),
         "entry_mean_mm": float(fact["entry_sum_mm"] / pixels),
         "exit_mean_mm": float(fact["exit_sum_mm"] / pixels),
-        "unhidden_share": unhidden[name],
+        **({"unhidden_share": unhidden[name]} if unhidden else {}),
     }
 
 

@@ -300,6 +300,13 @@ def project(
     device: Annotated[
         DeviceName, typer.Option(help="Where to project; auto takes CUDA where there is one.")
     ] = DeviceName.AUTO,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Also the classes that recipes make, surfaces, landmarks and measures; takes longer.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Project one case: image, signal, a mask per class, and an overlay to look at."""
@@ -318,6 +325,7 @@ def project(
             sdd_mm=sdd_mm,
             size=size,
             device=device.value,
+            full=full,
         )
     if as_json:
         print(json.dumps(result))

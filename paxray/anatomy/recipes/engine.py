@@ -108,9 +108,8 @@ class _Run:
         self._labels, self._catalog, self._graph = labels, catalog, graph
         self._cache: dict[str, Region] = {}
         self._uses: Counter[str] = Counter()
-        beyond = self._drawn(labels, unscanned) if unscanned in labels.names else None
-        hu = None if ct is None else ct.array
-        self._scene = Scene(labels.grid, hu, beyond, threads)
+        self._hu = None if ct is None else ct.array
+        self._unscanned, self._threads = unscanned, threads
 
     def make(self, wanted: Iterable[str]) -> dict[str, Region]:
         """The regions of all classes that come from recipes, among those wanted and their parts."""
@@ -192,6 +191,12 @@ class _Run:
     @cached_property
     def _table(self) -> LabelVolume:
         return derive_unions(self._labels, self._catalog, self._plain)
+
+    @cached_property
+    def _scene(self) -> Scene:
+        given = self._unscanned in self._labels.names
+        beyond = self._drawn(self._labels, self._unscanned) if given else None
+        return Scene(self._labels.grid, self._hu, beyond, self._threads)
 
     @cached_property
     def _atom_boxes(self) -> list[Any]:

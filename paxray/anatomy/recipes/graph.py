@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Collection, Iterable
+from functools import cache, cached_property
 
 from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.recipes.parse import Node, RecipeError, parse
@@ -79,6 +79,16 @@ class Graph:
                 item = self._catalog.get(name)
                 stack += [*self.inputs(name), *(item.parts if item else ())]
         return below
+
+    def free_of(self, recipes: Collection[str]) -> list[str]:
+        """The classes, in catalog order, that none of these classes' recipes has to make."""
+        barred = set(recipes)
+
+        @cache
+        def free(name: str) -> bool:
+            return name not in barred and all(map(free, (*self.inputs(name), *self.proper_parts(name))))
+
+        return [name for name in self._catalog if free(name)]
 
     def _reach(self, name: str) -> set[str]:
         """The classes that a class with a recipe depends on, itself only if in a circle."""
