@@ -207,8 +207,32 @@ def test_project_one_case(tmp_path: Path, phantom_table: Path) -> None:
 def test_project_without_masks_draws_the_picture(tmp_path: Path, phantom_table: Path) -> None:
     folder = next(phantom_table.parent.glob("phantom-0001"))
     result = json.loads(call("project", folder / "ct.nii.gz", "--size", 64, "--out", tmp_path, "--json"))
-    assert result["views"][0]["classes"] == 2  # the body, and its skin
+    assert result["views"][0]["classes"] == 1  # the body
     assert (tmp_path / "pa.png").exists()
+    assert "landmarks" not in json.loads((tmp_path / "pa.json").read_text())
+
+
+def test_project_in_full_follows_recipes_and_measures(tmp_path: Path, phantom_table: Path) -> None:
+    folder = next(phantom_table.parent.glob("phantom-0001"))
+    call("project", folder / "ct.nii.gz", "--size", 64, "--out", tmp_path, "--full")
+    told = json.loads((tmp_path / "pa.json").read_text())
+    seen = {row["class"]: row for row in told["classes"] if row.get("area_px")}
+    assert set(seen) == {"body", "skin"}  # the skin follows from the body
+    assert seen["skin"]["surface_mm2"] > seen["body"]["surface_mm2"] > 0
+    assert told["landmarks"]
+
+
+def test_project_follows_recipes_of_ones_own(tmp_path: Path, phantom_table: Path) -> None:
+    folder = next(phantom_table.parent.glob("phantom-0001"))
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "classes:\n  inner_body:\n    group: body\n    colour: [10, 200, 10]\n"
+        "    recipe: {erode: {of: body, by_mm: 5}}\n"
+    )
+    result = json.loads(
+        call("project", folder / "ct.nii.gz", "--size", 64, "--out", tmp_path, "--classes", mine, "--json")
+    )
+    assert result["views"][0]["classes"] == 2
 
 
 def test_project_mistakes(tmp_path: Path, phantom_table: Path) -> None:
