@@ -125,33 +125,40 @@ def _set_up_row(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, error_model="numpy")
 def _fold(  # type: ignore[no-untyped-def]
-    used, atom_of, slot_of, start, members, met, deep, shared,
+    used, atom_of, slot_of, low_of, high_of, start, members, met, met_low, met_high, ready, deep, shared,
     run_steps, run_first, run_last, run_share, steps, first, last, share,
 ):  # fmt: skip
-    """Add the atoms' runs to their classes, and free the slots."""
+    """Add the atoms' runs to their classes, and leave their slots free and clear."""
     for slot in range(used):
-        atom = atom_of[slot]
+        atom, low, high = atom_of[slot], low_of[slot], high_of[slot] + 1
         slot_of[atom] = -1
         for m in range(start[atom], start[atom + 1]):
             ch = members[m]
-            if met[ch] == 0:
-                met[ch] = 1
-                steps[ch, :] = run_steps[slot]
+            met[ch] = 1
+            if ready[ch] == 0:
+                ready[ch] = 1
+                steps[ch, :] = 0
                 if deep:
-                    first[ch, :] = run_first[slot]
-                    last[ch, :] = run_last[slot]
+                    first[ch, :] = NEVER
+                    last[ch, :] = -1
                 if shared:
-                    share[ch, :] = run_share[slot]
-                continue
-            for u in range(steps.shape[1]):
+                    share[ch, :] = F32(0)
+            met_low[ch], met_high[ch] = min(met_low[ch], low), max(met_high[ch], high)
+            for u in range(low, high):
                 steps[ch, u] += run_steps[slot, u]
             if deep:
-                for u in range(steps.shape[1]):
+                for u in range(low, high):
                     first[ch, u] = min(first[ch, u], run_first[slot, u])
                     last[ch, u] = max(last[ch, u], run_last[slot, u])
             if shared:
-                for u in range(steps.shape[1]):
+                for u in range(low, high):
                     share[ch, u] += run_share[slot, u]
+        run_steps[slot, low:high] = 0
+        if deep:
+            run_first[slot, low:high] = NEVER
+            run_last[slot, low:high] = -1
+        if shared:
+            run_share[slot, low:high] = F32(0)
 
 
 @njit(cache=True, error_model="numpy")
@@ -183,8 +190,9 @@ def _parts(  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _close(  # type: ignore[no-untyped-def]
-    atom, u, begun, step, used, slots, atom_of, slot_of, start, members, met, deep, shared,
-    run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
+    atom, u, begun, step, used, slots, atom_of, slot_of, low_of, high_of, slot_ready,
+    start, members, met, met_low, met_high, ready, deep, shared, run_steps, run_first, run_last, run_share,
+    steps, first, last, share, segment,
 ):  # fmt: skip
     """Credit a run that ended before `step` to its atom's slot; returns how many slots are in use."""
     # What a sample beyond the outermost voxel's border still sees belongs to the background.
@@ -193,18 +201,22 @@ def _close(  # type: ignore[no-untyped-def]
         slot = slot_of[seen]
         if slot < 0:
             if used == slots:
-                _fold(used, atom_of, slot_of, start, members, met, deep, shared,
-                      run_steps, run_first, run_last, run_share, steps, first, last, share)  # fmt: skip
+                _fold(used, atom_of, slot_of, low_of, high_of, start, members, met, met_low, met_high, ready,
+                      deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share)  # fmt: skip
                 used = 0
             slot = used
             slot_of[seen], atom_of[slot] = slot, seen
+            low_of[slot], high_of[slot] = u, u
             used += 1
-            run_steps[slot, :] = 0
-            if deep:
-                run_first[slot, :] = NEVER
-                run_last[slot, :] = -1
-            if shared:
-                run_share[slot, :] = F32(0)
+            if slot_ready[slot] == 0:
+                slot_ready[slot] = 1
+                run_steps[slot, :] = 0
+                if deep:
+                    run_first[slot, :] = NEVER
+                    run_last[slot, :] = -1
+                if shared:
+                    run_share[slot, :] = F32(0)
+        low_of[slot], high_of[slot] = min(low_of[slot], u), max(high_of[slot], u)
         if atom >= 0:
             run_steps[slot, u] += step - begun
             if deep:
@@ -216,23 +228,34 @@ def _close(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def _count(row, ch, steps, first, last, step_mm, depth0, counts, sums):  # type: ignore[no-untyped-def]
+def _count(row, ch, low, high, steps, first, last, step_mm, depth0, counts, sums):  # type: ignore[no-untyped-def]
     """Take a class's pixels in one row into the facts of a block of rows."""
-    for u in range(step_mm.size):
+    pixels, left, right, column_sum, longest = 0, high, -1, 0, 0.0
+    length_sum, entry_sum, exit_sum = 0.0, 0.0, 0.0
+    for u in range(low, high):
         if steps[u] == 0:
             continue
         length = steps[u] * step_mm[u]
-        if counts[ch, 0] == 0:
-            counts[ch, 1], counts[ch, 2], counts[ch, 3], counts[ch, 4] = u, u, row, row
-        counts[ch, 0] += 1
-        counts[ch, 1], counts[ch, 2] = min(counts[ch, 1], u), max(counts[ch, 2], u)
-        counts[ch, 3], counts[ch, 4] = min(counts[ch, 3], row), max(counts[ch, 4], row)
-        counts[ch, 5] += u
-        counts[ch, 6] += row
-        sums[ch, 0] += length
-        sums[ch, 1] = max(sums[ch, 1], length)
-        sums[ch, 2] += depth0[u] + (first[u] - 0.5) * step_mm[u]
-        sums[ch, 3] += depth0[u] + (last[u] + 0.5) * step_mm[u]
+        pixels += 1
+        left, right = min(left, u), u
+        column_sum += u
+        length_sum += length
+        longest = max(longest, length)
+        entry_sum += depth0[u] + (first[u] - 0.5) * step_mm[u]
+        exit_sum += depth0[u] + (last[u] + 0.5) * step_mm[u]
+    if pixels == 0:
+        return
+    if counts[ch, 0] == 0:
+        counts[ch, 1], counts[ch, 2], counts[ch, 3], counts[ch, 4] = left, right, row, row
+    counts[ch, 0] += pixels
+    counts[ch, 1], counts[ch, 2] = min(counts[ch, 1], left), max(counts[ch, 2], right)
+    counts[ch, 3], counts[ch, 4] = min(counts[ch, 3], row), max(counts[ch, 4], row)
+    counts[ch, 5] += column_sum
+    counts[ch, 6] += row * pixels
+    sums[ch, 0] += length_sum
+    sums[ch, 1] = max(sums[ch, 1], longest)
+    sums[ch, 2] += entry_sum
+    sums[ch, 3] += exit_sum
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
@@ -288,6 +311,10 @@ def march_rows(  # type: ignore[no-untyped-def]
         run_first = np.empty((slots if deep else 0, width), np.int32)
         run_last = np.empty((slots if deep else 0, width), np.int32)
         run_share = np.empty((slots if shared else 0, width), F32)
+        # Columns between which a slot or a class has steps; beyond them its buffers are clear, once they are ready.
+        low_of, high_of = np.empty(slots, np.int32), np.empty(slots, np.int32)
+        met_low, met_high = np.full(n_channels, NEVER), np.zeros(n_channels, np.int32)
+        slot_ready, ready = np.zeros(slots, np.uint8), np.zeros(n_channels, np.uint8)
         met = np.zeros(n_channels, np.uint8)
         steps = np.empty((n_channels, width), np.int32)
         first = np.empty((n_channels if deep else 0, width), np.int32)
@@ -424,8 +451,9 @@ def march_rows(  # type: ignore[no-untyped-def]
                         changed &= changed - np.uint64(1)
                         new, old = near[u], current[u]
                         used = _close(
-                            old, u, run_start[u], step, used, slots, atom_of, slot_of, start, members, met,
-                            deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
+                            old, u, run_start[u], step, used, slots, atom_of, slot_of, low_of, high_of, slot_ready,
+                            start, members, met, met_low, met_high, ready, deep, shared,
+                            run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
                         )  # fmt: skip
                         if shared:
                             total[u] += segment[u]
@@ -445,16 +473,17 @@ def march_rows(  # type: ignore[no-untyped-def]
                         if s_first[u] > s_last[u]:
                             continue
                         used = _close(
-                            old, u, run_start[u], step, used, slots, atom_of, slot_of, start, members, met,
-                            deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
+                            old, u, run_start[u], step, used, slots, atom_of, slot_of, low_of, high_of, slot_ready,
+                            start, members, met, met_low, met_high, ready, deep, shared,
+                            run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
                         )  # fmt: skip
                         # The march ended in the body: at the array's end, unless the detector ended it before.
                         if want_incomplete and old >= 0 and (flags[old] & 1) and s_last[u] >= n_a - 1:
                             incomplete[row, u] = True
                         if shared:
                             total[u] += segment[u]
-                _fold(used, atom_of, slot_of, start, members, met, deep, shared,
-                      run_steps, run_first, run_last, run_share, steps, first, last, share)  # fmt: skip
+                _fold(used, atom_of, slot_of, low_of, high_of, start, members, met, met_low, met_high, ready,
+                      deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share)  # fmt: skip
             if want_image:
                 for u in range(columns):
                     if s_first[u] <= s_last[u]:
@@ -463,29 +492,34 @@ def march_rows(  # type: ignore[no-untyped-def]
             for ch in range(n_channels):
                 if met[ch] == 0:
                     continue
-                met[ch] = 0
+                low, high = met_low[ch], met_high[ch]
+                met[ch], met_low[ch], met_high[ch] = 0, NEVER, 0
                 if want_bits:
                     word, bit = ch // 64, np.uint64(ch % 64)
-                    for u in range(columns):
+                    for u in range(low, high):
                         row_bits[word, u] |= np.uint64(steps[ch, u] > 0) << bit
                 # A wide fan's other passes have written the rays that are not this one's.
                 if want_path:
-                    for u in range(columns):
+                    for u in range(low, high):
                         if steps[ch, u] > 0:
                             path[ch, row, u] = F32(steps[ch, u] * step_mm[u])
                 if shared:
-                    for u in range(columns):
+                    for u in range(low, high):
                         if s_first[u] <= s_last[u]:
                             share_out[ch, row, u] = share[ch, u] * F32(step_mm[u])
+                    share[ch, low:high] = zero
                 if want_depth:
-                    for u in range(columns):
+                    for u in range(low, high):
                         if steps[ch, u] > 0:
                             entry[ch, row, u] = F32(depth0[u] + (first[ch, u] - 0.5) * step_mm[u])
                             exit_[ch, row, u] = F32(depth0[u] + (last[ch, u] + 0.5) * step_mm[u])
                 if want_facts:
-                    _count(
-                        row, ch, steps[ch], first[ch], last[ch], step_mm, depth0, counts[block], sums[block]
-                    )
+                    _count(row, ch, low, high, steps[ch], first[ch], last[ch], step_mm, depth0,
+                           counts[block], sums[block])  # fmt: skip
+                steps[ch, low:high] = 0
+                if deep:
+                    first[ch, low:high] = NEVER
+                    last[ch, low:high] = -1
             if want_bits:
                 for word in range(row_bits.shape[0]):
                     for u in range(columns):
