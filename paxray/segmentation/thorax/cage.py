@@ -14,6 +14,8 @@ from paxray.segmentation.thorax.spine import Spine, offsets_mm
 BULK_MM = 7.5
 #: Outer face of the ribs, from the pleura: the shoulder blades lie beyond, behind a muscle.
 SHELL_MM = 14.0
+#: Over the apex the first rib lies further off, and no further out from the midline.
+APEX_MM = (26.0, 60.0)
 #: The wall's depth inwards from the hull of the lungs; below them the cage narrows by up to the second figure.
 WALL_MM, LOW_WALL_MM = 8.0, 20.0
 #: No rib has so much in a block of 1.4 mm; undiluted contrast and metal do.
@@ -51,7 +53,6 @@ def find_cage(field: Field, lungs: Bool) -> Cage:
     girth = hull.copy()
     for z in range(levels[-1] - 1, -1, -1):
         girth[z] |= girth[z + 1]
-    # Across the patient only: a slice more or less is no wall.
     return Cage(hull, distance_mm(~girth, field.mm) - distance_mm(girth, field.mm))
 
 
@@ -72,15 +73,17 @@ def rib_bone(field: Field, dense: Bool, spine: Spine, cage: Cage) -> Bool:
         The vertebrae are none of it; the girth says where the wall is.
     """
     dense = dense & ~(spine.column | spine.canal)
-    lowest = int(np.flatnonzero(cage.hull.any(axis=(1, 2)))[0])
     away = cage.outside_mm
     inside = away < -WALL_MM
-    dy, _ = offsets_mm(field, spine.y, spine.x)
+    dy, dx = offsets_mm(field, spine.y, spine.x)
     # Where liver and bowel fill the girth, ribs lie nearer to the middle; beside the spine they lie anywhere.
     low = _below_domes(cage)
     inside[:low] = (away[:low] < -LOW_WALL_MM) & (dy[:low] < VISCERA_MM)
-    inside[:lowest] = (away[:lowest] < -LOW_WALL_MM) & (dy[:lowest] < VISCERA_MM)
-    bone = dense & ~inside & (away <= SHELL_MM)
+    # The first rib arches over the apex.
+    shell = away <= SHELL_MM
+    highest = int(np.flatnonzero(cage.hull.any(axis=(1, 2)))[-1]) - round(10.0 / field.mm[0])
+    shell[highest:] |= (away[highest:] <= APEX_MM[0]) & (np.abs(dx[highest:]) <= APEX_MM[1])
+    bone = dense & ~inside & shell
     bone &= ~organs_with_contrast(field, dense, cage)
     contrast = field.hu > CONTRAST_HU
     if contrast.any():

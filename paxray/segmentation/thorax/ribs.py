@@ -112,21 +112,26 @@ def follow_ribs(field: Field, bone: Bool, spine: Spine, cage: Cage) -> tuple[Lab
 
 def _roots(field: Field, slab: Bool, spine: Spine) -> list[tuple[float, NDArray[np.int64]]]:
     """Pieces of bone in the root slab, from above, as level and voxels; pieces nearer than a step are one."""
-    zmm, _, xmm = field.mm
-    # Across a spine that leans, left and right roots of one vertebra lie at different heights.
-    lean = np.gradient(ndimage.gaussian_filter1d(spine.x * xmm, 20.0 / zmm, mode="nearest"), zmm)
+    mm = np.asarray(field.mm)
+    # Roots of one vertebra share a plane across the spine, which leans and bows.
+    width = 20.0 / mm[0]
+    lean_y, lean_x = (
+        np.gradient(ndimage.gaussian_filter1d(at * step, width, mode="nearest"), mm[0])
+        for at, step in ((spine.y, mm[1]), (spine.x, mm[2]))
+    )
     pieces, _ = ndimage.label(slab, ndimage.generate_binary_structure(3, 3))
     found: list[tuple[float, NDArray[np.int64]]] = []
     for n, box in enumerate(ndimage.find_objects(pieces), start=1):
         at = np.argwhere(pieces[box] == n) + [s.start for s in box]
-        if len(at) * np.prod(field.mm) >= MIN_ROOT_MM3:
-            z, _, x = at.mean(axis=0)
-            here = round(z)
-            found.append((float(z * zmm + lean[here] * (x - spine.x[here]) * xmm), at))
+        if len(at) * np.prod(mm) >= MIN_ROOT_MM3:
+            z, y, x = at.mean(axis=0)
+            k = round(z)
+            offset = lean_y[k] * (y - spine.y[k]) * mm[1] + lean_x[k] * (x - spine.x[k]) * mm[2]
+            found.append((float(z * mm[0] + offset), at))
     found.sort(key=lambda item: -item[0])
     merged: list[tuple[float, NDArray[np.int64]]] = []
     for level, at in found:
-        if merged and merged[-1][0] - level < MIN_STEP_MM:
+        if merged and np.linalg.norm((merged[-1][1].mean(axis=0) - at.mean(axis=0)) * mm) < MIN_STEP_MM:
             other, whole = merged[-1]
             mean = (other * len(whole) + level * len(at)) / (len(whole) + len(at))
             merged[-1] = (mean, np.concatenate([whole, at]))
@@ -196,7 +201,9 @@ def count_ribs(field: Field, ribs: list[Rib], spine: Spine) -> Ladder:
         if bottom:
             return Ladder(whole, 1, 0.6 * sure, f"counted from the first; {number} pairs in all")
         return Ladder(whole, 1, 0.8 * sure, "counted from the first; the last is below the scan")
-    if bottom and number <= 12:
+    if bottom and number == 12:
+        return Ladder(whole, 1, 0.85 * sure, "twelve pairs down to the last")
+    if bottom and number < 12:
         return Ladder(whole, 13 - number, 0.6 * sure, "counted from the last, taken for the twelfth")
     return Ladder(whole, None, 0.0, f"{number} levels in sight, but neither the first nor the last can be told")
 
