@@ -21,6 +21,8 @@ MIN_LENGTH_MM = 20.0
 THRESHOLDS_HU = (-700, -800, -860, -900, -940)
 #: Half way between air and tissue: where the wall begins.
 EDGE_HU = -480.0
+#: The wall belongs to the airway.
+WALL_MM = 1.0
 #: A main bronchus in the slice where it begins, and how far it is followed: to the upper lobe's branch (Gray).
 MIN_BRONCHUS_MM2 = 25.0
 BRONCHUS_MM = {"right": 25.0, "left": 50.0}
@@ -35,7 +37,7 @@ class Airways:
     Parameters
     ----------
     trachea, bronchus_left, bronchus_right
-        Lumen out to the half height of its edge; bronchi are empty where no carina was found.
+        Lumen and wall; bronchi are empty where no carina was found.
     carina_zyx
         The full-resolution index of the airway's middle in the first slice with two parts, from above.
     why_no_carina
@@ -116,18 +118,16 @@ def _best_chain(field: Field, air: Bool, pixel_mm2: float) -> tuple[tuple[int, B
     best = None
     for chain in done + running:
         length = (chain[0][0] - chain[-1][0]) * field.full_mm[0]
-        if length >= MIN_LENGTH_MM and _between_lungs(air[chain[-1][0]], chain[-1][1], pixel_mm2):
-            if best is None or length > best[0]:
-                best = length, chain
+        longest = length >= MIN_LENGTH_MM and (best is None or length > best[0])
+        if longest and _between_lungs(air[chain[-1][0]], chain[-1][1], pixel_mm2):
+            best = length, chain
     if best is None:
         return None
     chain = best[1]
     return (chain[0][0], chain[0][1]), float(np.median([area for _, _, area in chain]))
 
 
-def _round_parts(
-    air: Bool, mm: tuple[float, float, float], pixel_mm2: float
-) -> list[tuple[Bool, float]]:
+def _round_parts(air: Bool, mm: tuple[float, float, float], pixel_mm2: float) -> list[tuple[Bool, float]]:
     labels, count = ndimage.label(air)
     areas = np.bincount(labels.ravel(), minlength=count + 1) * pixel_mm2
     found = []
@@ -181,12 +181,15 @@ def _follow_bronchus(
 
 
 def _to_edge(mask: Bool, edge: Bool, field: Field) -> Bool:
-    """Grow within the slice by 2 mm, as far as the edge goes."""
+    """Grow within the slice by 2 mm, as far as the edge goes, and add the wall."""
     steps = max(1, round(2.0 / min(field.full_mm[1:])))
     cross = ndimage.generate_binary_structure(2, 1)[None]
     zs = np.flatnonzero(mask.any(axis=(1, 2)))
     if zs.size:
         part = slice(int(zs[0]), int(zs[-1]) + 1)
         mask = mask.copy()
-        mask[part] = ndimage.binary_dilation(mask[part], cross, iterations=steps, mask=edge[part] | mask[part])
+        lumen = ndimage.binary_dilation(mask[part], cross, iterations=steps, mask=edge[part] | mask[part])
+        mask[part] = ndimage.binary_dilation(
+            lumen, cross, iterations=max(1, round(WALL_MM / min(field.full_mm[1:])))
+        )
     return mask

@@ -7,7 +7,15 @@ from scipy import ndimage
 
 from paxray.segmentation.thorax.cage import CONTRAST_HU, Cage
 from paxray.segmentation.thorax.lattice import Field
-from paxray.segmentation.thorax.morphology import Bool, closed, dilate, fill_planes, largest, opened, pieces_of
+from paxray.segmentation.thorax.morphology import (
+    Bool,
+    closed,
+    dilate,
+    fill_planes,
+    largest,
+    opened,
+    pieces_of,
+)
 from paxray.segmentation.thorax.spine import Spine, offsets_mm
 
 #: The breastbone's marrow is fatty: what its cortex encloses counts, and spongy bone begins here.
@@ -83,7 +91,9 @@ def _beside_trachea(field: Field, trachea: Bool) -> Bool:
     half_y, half_x = round(NECK_MM[1] / field.mm[1]), round(NECK_MM[0] / field.mm[2])
     for z in range(levels[0], len(trachea)):
         y, x = ndimage.center_of_mass(trachea[min(z, int(levels[-1]))])
-        out[z, max(0, round(y) - half_y) : round(y) + half_y, max(0, round(x) - half_x) : round(x) + half_x] = True
+        out[
+            z, max(0, round(y) - half_y) : round(y) + half_y, max(0, round(x) - half_x) : round(x) + half_x
+        ] = True
     return out
 
 
@@ -92,7 +102,9 @@ def rib_marrow(labels: np.ndarray, field: Field) -> np.ndarray:
     whole = closed(labels > 0, 2.0, field.mm)
     gap = whole & (labels == 0)
     if gap.any():
-        near = ndimage.distance_transform_edt(labels == 0, sampling=field.mm, return_distances=False, return_indices=True)
+        near = ndimage.distance_transform_edt(
+            labels == 0, sampling=field.mm, return_distances=False, return_indices=True
+        )
         labels = labels.copy()
         labels[gap] = labels[tuple(axis[gap] for axis in near)]
     return labels

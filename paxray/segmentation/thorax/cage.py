@@ -10,7 +10,7 @@ from paxray.segmentation.thorax.lattice import Field, Float32
 from paxray.segmentation.thorax.morphology import Bool, closed, dilate, distance_mm, opened, pieces_of
 from paxray.segmentation.thorax.spine import Spine, offsets_mm
 
-#: Ribs are flat: a ball of this radius does not fit into one, but does into a vessel, spleen or kidney full of contrast.
+#: Ribs are flat: a ball of this radius does not fit into one, but does into an enhanced vessel, spleen or kidney.
 BULK_MM = 7.5
 #: Outer face of the ribs, from the pleura: the shoulder blades lie beyond, behind a muscle.
 SHELL_MM = 14.0

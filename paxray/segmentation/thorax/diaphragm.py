@@ -19,9 +19,7 @@ TENDON_MM, FALL_MM = 12.0, 12.0
 MIN_SHARE = 0.3
 
 
-def find_floor(
-    field: Field, left: Bool, right: Bool, spine: Spine, cage: Cage
-) -> NDArray[np.float32] | str:
+def find_floor(field: Field, left: Bool, right: Bool, spine: Spine, cage: Cage) -> NDArray[np.float32] | str:
     """Height of the diaphragm in every column, ``(ny, nx)`` in blocks from below; a reason where it is not in the scan.
 
     In the wall, and where a column has no floor, it is a straight bridge between those with one.

@@ -99,8 +99,8 @@ class Field:
         """A mask at full resolution to blocks of which it fills half or more."""
         return _block_mean(array, self.factor) >= 0.5
 
-    def fine(self, mask: Bool) -> Bool:
-        """Blow blocks up to full resolution."""
+    def fine(self, mask: NDArray[Any]) -> NDArray[Any]:
+        """Blow blocks (a mask or labels) up to full resolution."""
         for axis, f in enumerate(self.factor):
             if f > 1:
                 mask = np.repeat(mask, f, axis=axis)

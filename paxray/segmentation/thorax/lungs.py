@@ -49,7 +49,7 @@ def find_lungs(field: Field, body: Bool, airways: Bool, midline_x: float | None)
     labels, sizes = pieces_of(air)
     order = np.argsort(-sizes)
     keep: list[int] = []
-    for n in order[: 40]:
+    for n in order[:40]:
         if sizes[n] * block_ml < MIN_PIECE_ML:
             break
         if float(np.median(field.hu[labels == n])) > GAS_MEDIAN_HU:
@@ -85,7 +85,9 @@ def find_lungs(field: Field, body: Bool, airways: Bool, midline_x: float | None)
                 left = left | piece
             else:
                 right = right | piece
-    left, right = (_with_vessels(side, other, body & ~airways, field) for side, other in ((left, right), (right, left)))
+    left, right = (
+        _with_vessels(side, other, body & ~airways, field) for side, other in ((left, right), (right, left))
+    )
     right &= ~left
     return Lungs(left, right, air)
 

@@ -40,7 +40,9 @@ DESCENDING = Course((-12.0, 45.0), (-75.0, -12.0), (8.0, 10.0, 12.0, 14.0, 17.0)
 ASCENDING = Course((-45.0, 30.0), (-130.0, -55.0), (12.0, 14.0, 16.0, 18.0, 21.0))
 
 
-def find_mediastinum(field: Field, body: Bool, lungs: Bool, airways: Bool, bones: Bool, spine: Spine, cage: Cage, above: Bool) -> Bool:
+def find_mediastinum(
+    field: Field, body: Bool, lungs: Bool, airways: Bool, bones: Bool, spine: Spine, cage: Cage, above: Bool
+) -> Bool:
     """Between the lungs in their common hull, above the diaphragm, without bones, canal and what lies behind it.
 
     Parameters
@@ -53,7 +55,9 @@ def find_mediastinum(field: Field, body: Bool, lungs: Bool, airways: Bool, bones
     return largest(opened(inside | airways & cage.hull & above, 3.0, field.mm))
 
 
-def find_heart(field: Field, mediastinum: Bool, aorta: Bool, airways: Bool, spine: Spine, carina_z: float) -> Bool | str:
+def find_heart(
+    field: Field, mediastinum: Bool, aorta: Bool, airways: Bool, spine: Spine, carina_z: float
+) -> Bool | str:
     """The largest mass between lungs, diaphragm and spine, below the carina; a reason where it is no heart."""
     top = carina_z - HEART_BELOW_CARINA_MM / field.mm[0]
     dy, _ = offsets_mm(field, spine.y, spine.x)
@@ -68,7 +72,9 @@ def find_heart(field: Field, mediastinum: Bool, aorta: Bool, airways: Bool, spin
     return mass
 
 
-def trace_vessel(field: Field, body: Bool, spine: Spine, course: Course, levels: range) -> tuple[Bool, float] | str:
+def trace_vessel(
+    field: Field, body: Bool, spine: Spine, course: Course, levels: range
+) -> tuple[Bool, float] | str:
     """Follow a round vessel through the slices of `levels`.
 
     Returns
@@ -91,25 +97,45 @@ def trace_vessel(field: Field, body: Bool, spine: Spine, course: Course, levels:
     for z, level in enumerate(levels):
         plane = ndimage.gaussian_filter(np.clip(field.hu[level], -150.0, 500.0), 1.0 / ymm)
         for r in course.radii_mm:
-            steps = np.stack([
-                _sample(plane, yy + y0[z] + (r - 2.0) * np.sin(a) / ymm, xx + x0[z] + (r - 2.0) * np.cos(a) / xmm)
-                - _sample(plane, yy + y0[z] + (r + 2.0) * np.sin(a) / ymm, xx + x0[z] + (r + 2.0) * np.cos(a) / xmm)
-                for a in angles
-            ]) / 4.0
+            steps = (
+                np.stack(
+                    [
+                        _sample(
+                            plane,
+                            yy + y0[z] + (r - 2.0) * np.sin(a) / ymm,
+                            xx + x0[z] + (r - 2.0) * np.cos(a) / xmm,
+                        )
+                        - _sample(
+                            plane,
+                            yy + y0[z] + (r + 2.0) * np.sin(a) / ymm,
+                            xx + x0[z] + (r + 2.0) * np.cos(a) / xmm,
+                        )
+                        for a in angles
+                    ]
+                )
+                / 4.0
+            )
             # Three quarters of the wall show.
             edge = np.mean(np.sort(np.clip(steps, -30.0, 30.0), axis=0)[6:], axis=0)
             better = edge > score[z]
             score[z][better], radius[z][better] = edge[better], r
         here = _sample(plane, yy + y0[z], xx + x0[z])
         score[z][(here < 0)] = -50.0
-        column = spine.column[level][np.clip(yy + y0[z], 0, plane.shape[0] - 1).astype(int), np.clip(xx + x0[z], 0, plane.shape[1] - 1).astype(int)]
+        column = spine.column[level][
+            np.clip(yy + y0[z], 0, plane.shape[0] - 1).astype(int),
+            np.clip(xx + x0[z], 0, plane.shape[1] - 1).astype(int),
+        ]
         score[z][column] = -50.0
     path = _best_path(score, max(1, round(course.max_slope * zmm / ymm)))
     found = score[np.arange(len(levels)), path[:, 0], path[:, 1]]
     if float(found.mean()) < WALL_STEP:
         return f"no round vessel can be followed (a step of {found.mean():.0f} HU/mm across its wall)"
-    r = ndimage.median_filter(radius[np.arange(len(levels)), path[:, 0], path[:, 1]], max(3, round(25 / zmm)), mode="nearest")
-    centre = ndimage.gaussian_filter1d(path.astype(float) + np.column_stack([y0, x0]), 3.0 / zmm, axis=0, mode="nearest")
+    r = ndimage.median_filter(
+        radius[np.arange(len(levels)), path[:, 0], path[:, 1]], max(3, round(25 / zmm)), mode="nearest"
+    )
+    centre = ndimage.gaussian_filter1d(
+        path.astype(float) + np.column_stack([y0, x0]), 3.0 / zmm, axis=0, mode="nearest"
+    )
     rows, columns = np.indices(body.shape[1:])
     mask = np.zeros_like(body)
     for z, level in enumerate(levels):
@@ -118,7 +144,9 @@ def trace_vessel(field: Field, body: Bool, spine: Spine, course: Course, levels:
     return mask & body & ~spine.column & (field.hu > -100), float(found.mean())
 
 
-def _sample(plane: NDArray[np.float32], y: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _sample(
+    plane: NDArray[np.float32], y: NDArray[np.float32], x: NDArray[np.float32]
+) -> NDArray[np.float32]:
     return ndimage.map_coordinates(plane, [y, x], order=1, mode="nearest")
 
 

@@ -29,8 +29,8 @@ PAIR_MM = 11.0
 GAP_MM = 12.0
 #: A piece beyond the gap lies as near to the pleura as a rib's middle; what is further out is shoulder blade.
 GAP_OUT_MM = 8.0
-#: The first rib's reach over the third's is near 0.65, the second's over the fourth's near 0.8.
-FIRST_REACH = 0.73
+#: The first rib's middle lies about 0.6 times as far out as the third's; the second's 0.8 times the fourth's.
+FIRST_OUT = 0.7
 #: So much spine without a rib must be seen above the first, or below the last, to call it the first or last.
 FREE_ABOVE_MM, FREE_BELOW_MM = 10.0, 30.0
 
@@ -45,14 +45,14 @@ class Rib:
         Its number in the label array, ``left`` or ``right``.
     root_mm
         Level of its root above the bottom of the body's box, where the plane across the spine meets the canal.
-    reach_mm
-        How far out from the canal it goes.
+    out_mm
+        How far out from the canal its middle lies: the median of its blocks.
     """
 
     label: int
     side: str
     root_mm: float
-    reach_mm: float
+    out_mm: float
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ def follow_ribs(field: Field, bone: Bool, spine: Spine, cage: Cage) -> tuple[Lab
         if box is None:
             continue
         own = labels[box] == rib.label
-        reach = float(np.where(own, np.broadcast_to(across, bone.shape)[box], 0).max())
-        if reach >= MIN_REACH_MM:
-            kept.append(replace(rib, reach_mm=reach))
+        out = np.broadcast_to(across, bone.shape)[box][own]
+        if float(out.max()) >= MIN_REACH_MM:
+            kept.append(replace(rib, out_mm=float(np.median(out))))
         else:
             labels[box][own] = 0
     return labels, kept
@@ -140,9 +140,7 @@ def _roots(field: Field, slab: Bool, spine: Spine) -> list[tuple[float, NDArray[
     return merged
 
 
-def _flood(
-    field: Field, bone: Bool, markers: Labels, dx: NDArray[np.float32], cage: Cage
-) -> Labels:
+def _flood(field: Field, bone: Bool, markers: Labels, dx: NDArray[np.float32], cage: Cage) -> Labels:
     """Bone to the root that it hangs together with, by the shortest way through bone; then pieces across a gap."""
     from skimage.segmentation import watershed
 
@@ -164,7 +162,9 @@ def _flood(
                 continue
             at = np.unravel_index(int(away.argmin()), away.shape)
             source = tuple(int(axis[box][at]) for axis in nearest)
-            if (dx[source[0], 0, source[2]] > 0) == bool(dx[box[0].start + at[0], 0, box[2].start + at[2]] > 0):
+            if (dx[source[0], 0, source[2]] > 0) == bool(
+                dx[box[0].start + at[0], 0, box[2].start + at[2]] > 0
+            ):
                 labels[box][own] = labels[source]
                 joined = True
         if not joined:
@@ -186,14 +186,14 @@ def count_ribs(field: Field, ribs: list[Rib], spine: Spine) -> Ladder:
             filled.append((levels[n] - extra * near, {}))
         filled.append(rungs[n + 1])
     whole = tuple(sides for _, sides in filled)
-    reach = {rib.label: rib.reach_mm for rib in ribs}
+    out = {rib.label: rib.out_mm for rib in ribs}
     zs = np.flatnonzero(spine.evidence > 0.2) * field.mm[0]
     free_above, free_below = float(zs.max() - levels[0]), float(levels[-1] - zs.min())
-    short = _is_short(whole, reach)
+    short = _is_short(whole, out)
     top = short is not False and (short or free_above >= FREE_ABOVE_MM)
     bottom = free_below >= FREE_BELOW_MM
     number = len(whole)
-    holes = sum(2 - len(sides) for sides in whole[: max(0, 10)])
+    holes = sum(2 - len(sides) for sides in whole[:10])
     sure = max(0.3, 1.0 - 0.05 * holes) * (0.9 if short is None else 1.0)
     if top and number <= 13:
         if bottom and number == 12:
@@ -205,19 +205,21 @@ def count_ribs(field: Field, ribs: list[Rib], spine: Spine) -> Ladder:
         return Ladder(whole, 1, 0.85 * sure, "twelve pairs down to the last")
     if bottom and number < 12:
         return Ladder(whole, 13 - number, 0.6 * sure, "counted from the last, taken for the twelfth")
-    return Ladder(whole, None, 0.0, f"{number} levels in sight, but neither the first nor the last can be told")
+    return Ladder(
+        whole, None, 0.0, f"{number} levels in sight, but neither the first nor the last can be told"
+    )
 
 
-def _is_short(rungs: tuple[dict[str, int], ...], reach: dict[int, float]) -> bool | None:
-    """Whether the uppermost pair reaches out as little as first ribs do; None where that cannot be compared."""
+def _is_short(rungs: tuple[dict[str, int], ...], out: dict[int, float]) -> bool | None:
+    """Whether the uppermost pair lies as near to the midline as first ribs do; None where that cannot be compared."""
     if len(rungs) < 3:
         return None
     ratios = [
-        reach[rungs[0][side]] / reach[rungs[2][side]]
+        out[rungs[0][side]] / out[rungs[2][side]]
         for side in ("left", "right")
         if side in rungs[0] and side in rungs[2]
     ]
-    return bool(np.mean(ratios) < FIRST_REACH) if ratios else None
+    return bool(np.mean(ratios) < FIRST_OUT) if ratios else None
 
 
 def _pairs(ribs: list[Rib]) -> list[tuple[float, dict[str, int]]]:
@@ -234,7 +236,11 @@ def _pairs(ribs: list[Rib]) -> list[tuple[float, dict[str, int]]]:
     rungs: list[tuple[float, dict[str, int]]] = []
     a, b = len(left), len(right)
     while a or b:
-        if a and b and np.isclose(cost[a, b], cost[a - 1, b - 1] + abs(left[a - 1].root_mm - right[b - 1].root_mm)):
+        if (
+            a
+            and b
+            and np.isclose(cost[a, b], cost[a - 1, b - 1] + abs(left[a - 1].root_mm - right[b - 1].root_mm))
+        ):
             a, b = a - 1, b - 1
             level = (left[a].root_mm + right[b].root_mm) / 2
             rungs.append((level, {"left": left[a].label, "right": right[b].label}))

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from paxray.io.volume import Volume
 from paxray.segmentation.body import body_mask, unscanned_mask
-from paxray.segmentation.thorax.airways import Airways, find_airways
+from paxray.segmentation.thorax.airways import MIN_LUNG_MM2, Airways, find_airways
 from paxray.segmentation.thorax.bones import find_girdle, find_sternum, rib_marrow
 from paxray.segmentation.thorax.cage import Cage, find_cage, rib_bone
 from paxray.segmentation.thorax.diaphragm import below_floor, find_floor
@@ -62,8 +62,8 @@ CLASSES = (
     "breast_left",
     "breast_right",
 )
-#: Edge of bone at full resolution, within a block of what the blocks say.
-BONE_EDGE_HU = (60.0, 200.0)
+#: Edge of bone at full resolution: in the outermost blocks of a bone, and in the blocks beside them.
+BONE_EDGE_HU = (130.0, 300.0)
 
 
 def segment_thorax(ct: Volume) -> ThoraxResult:
@@ -107,9 +107,15 @@ class _Search:
 
     def run(self) -> ThoraxResult:
         self._keep("body", self.full_body, 0.99)
-        airways = self._airways()
+        airways = find_airways(self.field, self.full_body)
         spine = self._spine()
         lungs = self._lungs(airways, spine)
+        if not isinstance(airways, str) and not self._between_lungs(airways, lungs):
+            # A loop of bowel with gas: nothing may rest on it.
+            airways = "the tube of air that was found does not end between two lungs"
+            lungs = self._lungs(airways, spine)
+        airways = self._keep_airways(airways)
+        self._keep_lungs(lungs, airways)
         self._skin()
         if isinstance(spine, str) or isinstance(lungs, str):
             reason = spine if isinstance(spine, str) else str(lungs)
@@ -140,8 +146,15 @@ class _Search:
     def _keep_blocks(self, name: str, blocks: Bool, confidence: float, note: str = "") -> None:
         self._keep(name, self.field.fine(blocks) & self.full_body, confidence, note)
 
-    def _airways(self) -> Airways | None:
-        found = find_airways(self.field, self.full_body)
+    def _between_lungs(self, airways: Airways, lungs: Lungs | str) -> bool:
+        """Whether both lungs lie beside the lower end of the windpipe."""
+        if isinstance(lungs, str):
+            return False
+        lowest = int(np.flatnonzero(airways.trachea.any(axis=(1, 2)))[0]) // self.field.factor[0]
+        block_mm2 = self.field.mm[1] * self.field.mm[2]
+        return all(side[lowest].sum() * block_mm2 >= MIN_LUNG_MM2 for side in (lungs.left, lungs.right))
+
+    def _keep_airways(self, found: Airways | str) -> Airways | None:
         names = ("trachea", "bronchus_main_left", "bronchus_main_right")
         if isinstance(found, str):
             self.unknown.update(dict.fromkeys(names, found))
@@ -168,30 +181,39 @@ class _Search:
         self._keep_blocks("spinal_canal", spine.canal, 0.8 * evidence)
         return spine
 
-    def _lungs(self, airways: Airways | None, spine: Spine | str) -> Lungs | str:
-        nothing = np.zeros_like(self.full_body)
-        air = nothing if airways is None else airways.trachea | airways.bronchus_left | airways.bronchus_right
+    def _lungs(self, airways: Airways | str, spine: Spine | str) -> Lungs | str:
         midline = None if isinstance(spine, str) else float(np.median(spine.x))
-        lungs = find_lungs(self.field, self.body, self.field.coarse(air), midline)
+        return find_lungs(self.field, self.body, self.field.coarse(self._air(airways)), midline)
+
+    def _air(self, airways: Airways | str | None) -> Bool:
+        """The airways at full resolution; empty where they were not found."""
+        if airways is None or isinstance(airways, str):
+            return np.zeros_like(self.full_body)
+        return airways.trachea | airways.bronchus_left | airways.bronchus_right
+
+    def _keep_lungs(self, lungs: Lungs | str, airways: Airways | None) -> None:
+        names = [(f"lung_{side}", f"lung_vessels_{side}") for side in SIDES]
         if isinstance(lungs, str):
-            for side in SIDES:
-                self.unknown[f"lung_{side}"] = self.unknown[f"lung_vessels_{side}"] = lungs
-            return lungs
-        for side, blocks in zip(SIDES, (lungs.left, lungs.right), strict=True):
+            self.unknown.update({name: lungs for pair in names for name in pair})
+            return
+        air = self._air(airways)
+        for (name, vessels), blocks in zip(names, (lungs.left, lungs.right), strict=True):
             if not blocks.any():
                 reason = "one lung only was found, on the other side"
-                self.unknown[f"lung_{side}"] = self.unknown[f"lung_vessels_{side}"] = reason
+                self.unknown.update({name: reason, vessels: reason})
                 continue
             full = refine(self.field, blocks, air)
-            self._keep(f"lung_{side}", full, 0.97 if airways is not None else 0.8)
-            self._keep(f"lung_vessels_{side}", lung_vessels(self.field, full, air), 0.6)
-        return lungs
+            self._keep(name, full, 0.97 if airways is not None else 0.8)
+            self._keep(vessels, lung_vessels(self.field, full, air), 0.6)
 
     def _bone_edge(self, blocks: Bool) -> Bool:
-        """Blocks of bone with their edge at full resolution."""
+        """Bone with its edge at full resolution: within a block of the border each voxel speaks for itself."""
+        inner = self.field.fine(ndimage.binary_erosion(blocks, border_value=1))
+        own, beside = self.field.fine(blocks), self.field.fine(ndimage.binary_dilation(blocks))
         full = self.field.full
-        wide = self.field.fine(ndimage.binary_dilation(blocks)) & (full > BONE_EDGE_HU[1])
-        return ((self.field.fine(blocks) & (full > BONE_EDGE_HU[0])) | wide) & self.full_body
+        return (
+            inner | (own & (full > BONE_EDGE_HU[0])) | (beside & (full > BONE_EDGE_HU[1]))
+        ) & self.full_body
 
     def _bones(self, airways: Airways | None, spine: Spine, cage: Cage) -> Bool:
         field = self.field
@@ -241,9 +263,11 @@ class _Search:
         arch = len(self.body) if self.carina_z is None else int(self.carina_z + 5.0 / field.mm[0])
         aorta = np.zeros_like(self.body)
         if self.carina_z is None:
-            self.unknown["aorta_descending"] = "where the arch begins is told by the carina, which was not found"
+            self.unknown["aorta_descending"] = (
+                "where the arch begins is told by the carina, which was not found"
+            )
         else:
-            traced = trace_vessel(field, self.body, spine, DESCENDING, range(0, arch))
+            traced = trace_vessel(field, self.body, spine, DESCENDING, range(arch))
             if isinstance(traced, str):
                 self.unknown["aorta_descending"] = traced
             else:
@@ -260,9 +284,7 @@ class _Search:
         if not (lungs.left.any() and lungs.right.any()):
             self.unknown.update(dict.fromkeys(names[:2], "it lies between two lungs, of which one was found"))
             return
-        air = np.zeros_like(self.body)
-        if airways is not None:
-            air = field.coarse(airways.trachea | airways.bronchus_left | airways.bronchus_right)
+        air = field.coarse(self._air(airways))
         both = lungs.left | lungs.right
         middle = find_mediastinum(field, self.body, both, air, bones, spine, cage, above)
         self._keep_blocks("mediastinum", middle, 0.75)

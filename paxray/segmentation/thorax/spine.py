@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +130,7 @@ def _kernels(py: float, px: float) -> tuple[NDArray[np.float32], ...]:
     return tuple((k / k.sum()).astype(np.float32) for k in (left, right, disc, front))
 
 
-def _shifted(array: NDArray[np.generic], dy: int, dx: int, fill: float) -> NDArray[np.generic]:
+def _shifted(array: NDArray[Any], dy: int, dx: int, fill: float) -> NDArray[Any]:
     """``out[y, x] = array[y + dy, x + dx]``."""
     out = np.full_like(array, fill)
     ny, nx = array.shape
@@ -139,7 +140,9 @@ def _shifted(array: NDArray[np.generic], dy: int, dx: int, fill: float) -> NDArr
     return out
 
 
-def offsets_mm(field: Field, y: NDArray[np.float64], x: NDArray[np.float64]) -> tuple[NDArray[np.float32], ...]:
+def offsets_mm(
+    field: Field, y: NDArray[np.float64], x: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], ...]:
     """How far each block lies behind (+) the canal, ``(nz, ny, 1)``, and to the left (+) of it, ``(nz, 1, nx)``."""
     _, ny, nx = field.hu.shape
     dy = (np.arange(ny)[None, :, None] - y[:, None, None]) * field.mm[1]
@@ -169,7 +172,9 @@ def _front_mm(
     # Cortex closes around marrow; what then is bone in an eighth of a level is vertebra, and in front is fat.
     disc = np.hypot(*np.meshgrid(np.arange(-4, 5) * ymm, np.arange(-4, 5) * xmm, indexing="ij")) <= 4.0
     solid = ndimage.binary_closing(bone, disc[None])
-    level = ndimage.uniform_filter1d(solid.astype(np.float32), max(1, round(LEVEL_MM / zmm)), axis=0, mode="nearest")
+    level = ndimage.uniform_filter1d(
+        solid.astype(np.float32), max(1, round(LEVEL_MM / zmm)), axis=0, mode="nearest"
+    )
     depth = np.zeros((2, len(y)))
     for z in range(len(y)):
         for n, side in enumerate((-1, 1)):
@@ -191,9 +196,13 @@ def _column(field: Field, bone: Bool, canal: Bool, y: NDArray[np.float64], x: ND
     dy, dx = offsets_mm(field, y, x)
     across = np.abs(dx)
     # In front the rounded body; beside the canal the transverse processes; behind a wedge that ends in the spinous one.
-    front = _front_mm(field, bone & (across < 40.0) & (dy > -60.0) & (dy < BACK_MM), y, x)[:, None, None] * np.sqrt(np.clip(1 - (across / 32.0) ** 2, 0, 1))
+    front = _front_mm(field, bone & (across < 40.0) & (dy > -60.0) & (dy < BACK_MM), y, x)[
+        :, None, None
+    ] * np.sqrt(np.clip(1 - (across / 32.0) ** 2, 0, 1))
     body = (dy < -8.0) & (dy > -front - 2.0) & (across < 27.0)
-    arch = (dy >= -8.0) & (dy < BACK_MM) & (across < np.maximum(HALF_WIDTH_MM - np.maximum(dy - 14.0, 0), 9.0))
+    arch = (
+        (dy >= -8.0) & (dy < BACK_MM) & (across < np.maximum(HALF_WIDTH_MM - np.maximum(dy - 14.0, 0), 9.0))
+    )
     near = bone & (body | arch)
     # The cortex of a vertebra that marrow below 150 HU fills is closed by holes in planes.
     solid = fill_planes(closed(near, 2.0, field.mm) | canal) & (body | arch)

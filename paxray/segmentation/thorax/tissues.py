@@ -35,7 +35,9 @@ def find_skin(field: Field, body: Bool) -> Bool:
 
 def wall_envelope(field: Field, body: Bool, cage: Cage) -> Bool:
     """Everything within the outermost muscles: what is no fat, small strands left out, closed and filled."""
-    skin = body & ~ndimage.binary_erosion(body, ndimage.generate_binary_structure(3, 1), iterations=3, border_value=1)
+    skin = body & ~ndimage.binary_erosion(
+        body, ndimage.generate_binary_structure(3, 1), iterations=3, border_value=1
+    )
     dense = body & (field.hu > -20) & ~skin
     core = opened(dense, 3.0, field.mm) | (cage.outside_mm < 0) & body
     labels, sizes = pieces_of(core)
@@ -72,6 +74,6 @@ def find_breasts(field: Field, body: Bool, spine: Spine, cage: Cage) -> tuple[Bo
     for half in (dx > 0, dx < 0):
         labels, sizes = pieces_of(thick & half)
         if sizes.max() * float(np.prod(field.mm)) / 1000 < BREAST_ML:
-            return f"nothing in front of the ribs is {BREAST_THICK_MM:g} mm thick and holds {BREAST_ML:g} ml on both sides"
+            return f"too little in front of the ribs: not {BREAST_THICK_MM:g} mm thick, or under {BREAST_ML:g} ml a side"
         found.append(labels == sizes.argmax())
     return found[0], found[1]
