@@ -213,8 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "\n".join(
         [
             "# The built-in thorax segmenter, measured\n",
-            f"`python -m benchmarks.thorax --out benchmarks/results`, {about['date']}, {about['cpu']}, {about['cores']} "
-            "cores. The real chest is measured against TotalSegmentator's masks, which are no exact truth: its heart "
+            f"`python -m benchmarks.thorax --out benchmarks/results`, {about['date']}, {about['cpu']}, "
+            f"{about['cores']} cores. The real chest is measured against TotalSegmentator's masks, which are no exact truth: its heart "
             "includes the pulmonary trunk, its trachea 2 cm of the main bronchi. Phantoms are measured against their "
             "exact labels.\n",
             markdown_table(("case", "voxels", "processor, s", "wall, s", "peak so far, GiB"), cost_rows)

@@ -64,6 +64,8 @@ CLASSES = (
 )
 #: Edge of bone at full resolution: in the outermost blocks of a bone, and in the blocks beside them.
 BONE_EDGE_HU = (130.0, 300.0)
+#: A rib over its twin, in volume; beyond, one of both holds too little or something else.
+TWINS = (0.65, 1.55)
 
 
 def segment_thorax(ct: Volume) -> ThoraxResult:
@@ -91,6 +93,12 @@ def segment_thorax(ct: Volume) -> ThoraxResult:
     return _Search(ct).run()
 
 
+def _twin(name: str) -> str:
+    """The rib of the same number on the other side."""
+    bone, side, number = name.split("_")
+    return f"{bone}_{'left' if side == 'right' else 'right'}_{number}"
+
+
 class _Search:
     """One case: each step takes what the steps before found, and keeps masks or reasons."""
 
@@ -114,16 +122,16 @@ class _Search:
             # A loop of bowel with gas: nothing may rest on it.
             airways = "the tube of air that was found does not end between two lungs"
             lungs = self._lungs(airways, spine)
-        airways = self._keep_airways(airways)
-        self._keep_lungs(lungs, airways)
+        tubes = self._keep_airways(airways)
+        self._keep_lungs(lungs, tubes)
         self._skin()
         if isinstance(spine, str) or isinstance(lungs, str):
             reason = spine if isinstance(spine, str) else str(lungs)
             self._all_unknown(f"needs spine and lungs: {reason}")
             return self._result()
         cage = find_cage(self.field, lungs.left | lungs.right)
-        bones = self._bones(airways, spine, cage)
-        self._between(airways, spine, lungs, cage, bones)
+        bones = self._bones(tubes, spine, cage)
+        self._between(tubes, spine, lungs, cage, bones)
         self._tissues(spine, cage, bones)
         return self._result()
 
@@ -230,9 +238,14 @@ class _Search:
             for step, rung in enumerate(ladder.rungs):
                 for side, label in rung.items():
                     numbered[f"rib_{side}_{ladder.first_number + step}"] = label
+        sizes = np.bincount(full.ravel())
         for name in RIBS:
             if name in numbered:
-                self._keep(name, full == numbered[name], ladder.confidence, ladder.reason)
+                sure, note = ladder.confidence, ladder.reason
+                twin = numbered.get(_twin(name))
+                if twin is not None and not TWINS[0] < sizes[numbered[name]] / max(1, sizes[twin]) < TWINS[1]:
+                    sure, note = 0.6 * sure, f"{note}; its twin is of another size"
+                self._keep(name, full == numbered[name], sure, note)
             elif ladder.first_number is None:
                 self.unknown[name] = f"ribs cannot be numbered: {ladder.reason}"
             else:

@@ -74,6 +74,6 @@ def find_breasts(field: Field, body: Bool, spine: Spine, cage: Cage) -> tuple[Bo
     for half in (dx > 0, dx < 0):
         labels, sizes = pieces_of(thick & half)
         if sizes.max() * float(np.prod(field.mm)) / 1000 < BREAST_ML:
-            return f"too little in front of the ribs: not {BREAST_THICK_MM:g} mm thick, or under {BREAST_ML:g} ml a side"
+            return f"in front of the ribs it is not {BREAST_THICK_MM:g} mm thick, or under {BREAST_ML:g} ml a side"
         found.append(labels == sizes.argmax())
     return found[0], found[1]
