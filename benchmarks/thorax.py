@@ -188,6 +188,7 @@ def cases(options: argparse.Namespace) -> list[tuple[str, Callable[[], tuple[Vol
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     options = parse(arguments)
+    about = machine.describe()
     try:
         rows: list[tuple[Any, ...]] = []
         costs: list[dict[str, Any]] = []
@@ -199,24 +200,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PaxrayError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    about = machine.describe()
-    cost_rows = [
-        (
-            c["case"],
-            " x ".join(map(str, reversed(c["shape"]))),
-            number(c["cpu_s"]),
-            number(c["wall_s"]),
-            number(c["peak_gib"]),
-        )
-        for c in costs
-    ]
+        cost_rows = [
+            (
+                c["case"],
+                " x ".join(map(str, reversed(c["shape"]))),
+                number(c["cpu_s"]),
+                number(c["wall_s"]),
+                number(c["peak_gib"]),
+            )
+            for c in costs
+        ]
     text = "\n".join(
         [
             "# The built-in thorax segmenter, measured\n",
             f"`python -m benchmarks.thorax --out benchmarks/results`, {about['date']}, {about['cpu']}, "
-            f"{about['cores']} cores. The real chest is measured against TotalSegmentator's masks, which are no exact truth: its heart "
-            "includes the pulmonary trunk, its trachea 2 cm of the main bronchi. Phantoms are measured against their "
-            "exact labels.\n",
+            f"{about['cores']} cores, load before the run {about['load_before']}. The real chest is measured against "
+            "TotalSegmentator's masks, which are no exact truth: its heart includes the pulmonary trunk, its trachea "
+            "2 cm of the main bronchi. Phantoms are measured against their exact labels.\n",
             markdown_table(("case", "voxels", "processor, s", "wall, s", "peak so far, GiB"), cost_rows)
             + "\n",
             markdown_table(COLUMNS, rows) + "\n",

@@ -64,6 +64,11 @@ def test_every_class_is_found_or_unknown_with_a_reason(phantom: Phantom) -> None
         assert result.mask(name).any()
 
 
+def test_its_vocabulary_names_its_classes() -> None:
+    vocabulary = load_vocabulary("thorax", catalog=load_catalog())
+    assert list(vocabulary.labels.values()) == list(CLASSES)
+
+
 @pytest.mark.parametrize(
     ("name", "prefix", "suffix", "least"),
     [

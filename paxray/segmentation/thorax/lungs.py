@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from paxray.segmentation.thorax.lattice import Field
-from paxray.segmentation.thorax.morphology import Bool, closed, dilate, fill_planes, pieces_of
+from paxray.segmentation.thorax.morphology import Bool, closed, dilate, distance_mm, fill_planes, pieces_of
 
 #: Half way between inflated lung (-850) and soft tissue (40).
 LUNG_HU = -450.0
@@ -94,7 +94,7 @@ def find_lungs(field: Field, body: Bool, airways: Bool, midline_x: float | None)
 
 def _part(both: Bool, field: Field) -> tuple[Bool, Bool] | None:
     """Two lungs joined by a thin bridge; None if no erosion parts it into two halves of a lung's size."""
-    distance = ndimage.distance_transform_edt(both, sampling=field.mm)
+    distance = distance_mm(both, field.mm)
     for radius in PARTING_MM:
         labels, sizes = pieces_of(distance > radius)
         order = np.argsort(-sizes)
