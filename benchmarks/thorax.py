@@ -200,16 +200,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PaxrayError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-        cost_rows = [
-            (
-                c["case"],
-                " x ".join(map(str, reversed(c["shape"]))),
-                number(c["cpu_s"]),
-                number(c["wall_s"]),
-                number(c["peak_gib"]),
-            )
-            for c in costs
-        ]
+    cost_rows: list[tuple[str, ...]] = [
+        (
+            c["case"],
+            " x ".join(map(str, reversed(c["shape"]))),
+            number(c["cpu_s"]),
+            number(c["wall_s"]),
+            number(c["peak_gib"]),
+        )
+        for c in costs
+    ]
     text = "\n".join(
         [
             "# The built-in thorax segmenter, measured\n",
