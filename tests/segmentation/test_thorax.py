@@ -125,6 +125,18 @@ def test_carina_is_where_the_bronchi_begin(phantom: Phantom) -> None:
     assert round(k) == trachea[0] - 1, "slices grow upwards; the carina is the first without a single tube"
 
 
+@pytest.mark.parametrize("seed", [5, 12])
+def test_breasts_are_not_taken_from_fat(seed: int) -> None:
+    """Two obese patients: a woman, whose breasts are found, and a man, who has none."""
+    made = make_phantom(seed, COARSE_MM)
+    ids = load_vocabulary("phantom", catalog=load_catalog()).labels
+    truth = np.isin(made.labels.array, [n for n, name in ids.items() if name.startswith("breast_")])
+    assert truth.any() == (seed == 12)
+    result = segment_thorax(made.ct)
+    for side in ("left", "right"):
+        assert (f"breast_{side}" in result.found) == truth.any()
+
+
 def test_another_orientation_gives_the_same_masks(coarse: Phantom) -> None:
     """Stored feet first, rows reversed, sagittal planes: the affine says how the patient lies."""
     ct = coarse.ct
@@ -296,3 +308,15 @@ def test_real_chest(real_chest: tuple[ThoraxResult, Volume, Path]) -> None:
     away = np.linalg.norm(ct.grid.to_world(at[:, ::-1]) - np.array(result.carina_mm), axis=1)
     bronchi[tuple(at[away > 20].T)] = False
     assert dice(result.mask("trachea") | bronchi, labels.mask("trachea")) >= 0.8
+
+
+def test_benchmark_writes_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    from benchmarks.thorax import main
+
+    assert main(["--no-real", "--phantoms", "5", "--spacing", "3", "3", "3", "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "thorax.json").read_text())["rows"]
+    (body,) = [row for row in rows if row["class"] == "body"]
+    assert float(body["Dice"]) >= 0.98
+    assert (tmp_path / "thorax.md").read_text() in capsys.readouterr().out

@@ -32,7 +32,7 @@ NECK_MM = (48.0, 20.0)
 MIN_BONE_ML = 1.0
 
 
-def find_sternum(field: Field, body: Bool, spine: Spine, cage: Cage) -> Bool | str:
+def find_sternum(field: Field, body: Bool, spine: Spine, cage: Cage, trachea: Bool) -> Bool | str:
     """The largest piece of bone in the middle of the front wall; a reason where none is long enough."""
     dy, dx = offsets_mm(field, spine.y, spine.x)
     away = cage.outside_mm
@@ -47,6 +47,7 @@ def find_sternum(field: Field, body: Bool, spine: Spine, cage: Cage) -> Bool | s
     place = body & (np.abs(dx) < half[:, None, None]) & (dy < -40.0) & (depth < 12.0)
     place &= (away > STERNUM_OUT_MM[0]) & (away < STERNUM_OUT_MM[1])
     place[: levels[0]] = False
+    place &= ~_beside_trachea(field, trachea)
     bone = place & (field.hu > STERNUM_HU) & (field.hu < CONTRAST_HU)
     solid = fill_planes(closed(bone, 4.0, field.mm) & place)
     piece = largest(opened(solid, STERNUM_BALL_MM, field.mm))

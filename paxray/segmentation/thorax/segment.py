@@ -251,13 +251,13 @@ class _Search:
             else:
                 self.unknown[name] = "no rib was followed from its level of the spine"
         bones = spine.column | (labels > 0)
-        sternum = find_sternum(field, self.body, spine, cage)
+        trachea = np.zeros_like(bones) if airways is None else field.coarse(airways.trachea)
+        sternum = find_sternum(field, self.body, spine, cage, trachea)
         if isinstance(sternum, str):
             self.unknown["sternum"] = sternum
         else:
             self._keep_blocks("sternum", sternum, 0.7)
             bones = bones | sternum
-        trachea = np.zeros_like(bones) if airways is None else field.coarse(airways.trachea)
         bones = bones | find_girdle(field, dense, spine, cage, trachea, bones | spine.canal)
         self._keep("bones", self._bone_edge(bones), 0.8)
         return bones

@@ -17,6 +17,8 @@ SKIN_MM = 2.0
 WALL_CLOSING_MM = 10.0
 #: Breast tissue is so thick in front of the ribs' outer face, so far from the midline, and holds so much.
 BREAST_THICK_MM, BREAST_SIDE_MM, BREAST_ML = 28.0, (20.0, 140.0), 60.0
+#: A breast stands out from what covers the breastbone; the fat of an obese man covers both alike.
+BREAST_BULGE_MM = 18.0
 #: Ribs and pectoral muscles in front of the lungs' hull.
 BREAST_WALL_MM = 20.0
 
@@ -70,10 +72,18 @@ def find_breasts(field: Field, body: Bool, spine: Spine, cage: Cage) -> tuple[Bo
     front[: levels[0]] = False
     front[levels[0] + int(0.75 * len(levels)) :] = False
     thick = opened(front, (BREAST_THICK_MM - 8.0) / 2, field.mm)
+    levels = np.flatnonzero(front.any(axis=(1, 2)))
+    if not levels.size:
+        return "nothing lies in front of the ribs"
+    over_sternum = np.where(body & (dy < -50.0) & (side < 12.0), cage.outside_mm, 0)[levels].max(axis=(1, 2))
     found = []
     for half in (dx > 0, dx < 0):
         labels, sizes = pieces_of(thick & half)
         if sizes.max() * float(np.prod(field.mm)) / 1000 < BREAST_ML:
             return f"in front of the ribs it is not {BREAST_THICK_MM:g} mm thick, or under {BREAST_ML:g} ml a side"
+        height = np.where(front & half, cage.outside_mm, 0)[levels].max(axis=(1, 2))
+        bulge = float(np.percentile(height, 75) - np.median(over_sternum))
+        if bulge < BREAST_BULGE_MM:
+            return f"it bulges {bulge:.0f} mm over the front of the breastbone, and a breast {BREAST_BULGE_MM:g} mm"
         found.append(labels == sizes.argmax())
     return found[0], found[1]
