@@ -16,7 +16,7 @@ BESIDE_HEART_MM = 45.0
 #: Under the heart the diaphragm lies at least so much lower than the right dome, reached so far from the right lung.
 TENDON_MM, FALL_MM = 12.0, 12.0
 #: So much of the lungs' footprint must have its floor in the scan.
-MIN_SHARE = 0.3
+MIN_SHARE = 0.5
 
 
 def find_floor(field: Field, left: Bool, right: Bool, spine: Spine, cage: Cage) -> NDArray[np.float32] | str:
