@@ -257,7 +257,7 @@ def test_a_sided_entry_that_meets_a_plain_one_is_refused(tmp_path):
         (dataclasses.replace(CATALOG["heart"], colour=(60, 35, 0)), "cannot be seen"),
         (dataclasses.replace(CATALOG["heart"], colour=CATALOG["coronary_arteries"].colour), "hardly be told"),
         (dataclasses.replace(CATALOG["venae_cavae"], parts=()), "nothing can make it"),
-        (dataclasses.replace(CATALOG["skin"], recipe=None), "nothing can make it"),
+        (dataclasses.replace(CATALOG["fat"], recipe=None), "nothing can make it"),
         (dataclasses.replace(CATALOG["ribs_left"], parts=("rib_right_1",)), "lies on the left, and its part"),
         (dataclasses.replace(CATALOG["heart"], synonyms=("liver",)), "already means"),
         (dataclasses.replace(CATALOG["heart"], name="Heart"), "another spelling"),

@@ -1,0 +1,1 @@
+"""The built-in thorax segmenter: needs no weights and no GPU. `segment.segment_thorax` is its face."""
