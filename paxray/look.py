@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from paxray.anatomy.catalog import Catalog, load_catalog
+from paxray.anatomy.catalog import Catalog
 from paxray.config import parse_pipeline
 from paxray.files import write_bytes, write_json
 from paxray.io.cases import BY_NAME, Case, MaskSource
@@ -87,19 +87,10 @@ def look(
         where="command line",
     )
     catalog = catalog_of(pipeline)
-    if not full:
-        built_in = load_catalog()
-        given = [
-            name for name, item in catalog.items() if item.recipe is not None and item == built_in.get(name)
-        ]
-        plain = catalog.graph.free_of(given)
-        pipeline = pipeline.model_copy(
-            update={"labels": pipeline.labels.model_copy(update={"classes": plain})}
-        )
     clock = Clock()
     sources = tuple(source_of(text, vocabulary, further_labels or {}) for text in labels)
     case = Case(case_id="case", patient_id="case", ct=ct, ct_where=str(ct), masks=sources)
-    subject = prepare(case, pipeline, catalog, clock, device=device, measuring=full)  # type: ignore[arg-type]
+    subject = prepare(case, pipeline, catalog, clock, device=device, full=full)  # type: ignore[arg-type]
     categories = {name: n for n, name in enumerate(subject.classes, start=1)}
     made = []
     backend = ""

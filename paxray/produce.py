@@ -25,17 +25,6 @@ from paxray.dataset.rle import encode_mask
 from paxray.errors import CaseError, ConfigError
 from paxray.io.cases import Case
 from paxray.io.volume import Volume
-from paxray.measure.radiology import FOUND_IN, ON_VIEW, is_frontal
-from paxray.measured import (
-    Measured,
-    channels,
-    landmark_rows,
-    lesion_columns,
-    measure,
-    measure_rows,
-    solid_columns,
-    unhidden_shares,
-)
 from paxray.parallel import at_most
 from paxray.physics.attenuation import attenuate
 from paxray.projection.pose import place
@@ -49,6 +38,7 @@ from paxray.segmentation.instances import with_lesions
 from paxray.warmup import warm_up
 
 if TYPE_CHECKING:
+    from paxray.measured import Measured
     from paxray.projection.cuda.resident import Resident
 
 #: Versions of what decides an output; raised when a change would alter the bytes of a data set.
@@ -147,6 +137,12 @@ def classes_of(pipeline: Pipeline, catalog: Catalog) -> tuple[str, ...]:
     return tuple(name for name in catalog if name in wanted)
 
 
+def _built_in_recipes(catalog: Catalog) -> list[str]:
+    """Classes whose recipe is the built-in catalog's own."""
+    built_in = load_catalog()
+    return [name for name, item in catalog.items() if item.recipe is not None and item == built_in.get(name)]
+
+
 def prepare(
     case: Case,
     pipeline: Pipeline,
@@ -156,9 +152,11 @@ def prepare(
     threads: int | None = None,
     device: Device = "auto",
     *,
-    measuring: bool = True,
+    full: bool = True,
 ) -> Subject:
-    """Read a case and derive all that its views share; without `measuring`, nothing but volumes is measured in 3D.
+    """Read a case and derive all that its views share.
+
+    Without `full`, no recipe of the built-in catalog is followed and nothing but volumes is measured in 3D.
 
     Raises
     ------
@@ -166,19 +164,30 @@ def prepare(
         With the code that the case is then listed under.
     """
     classes = classes_of(pipeline, catalog)
+    measured, needed = None, list(classes)
     with clock.stage("read"):
         ct, labels = read_case(case, pipeline, catalog, base, meanwhile=lambda: warm_up(device))
         labels, lesions = with_lesions(labels, case.instances, catalog)
+    if not full:
+        free = set(catalog.graph.free_of(_built_in_recipes(catalog)))
+        classes = tuple(name for name in classes if name in free)
+        needed = list(classes)
+    else:
+        # Loads compiled loops, which whoever only looks does not need.
+        from paxray.measure.radiology import FOUND_IN
+        from paxray.measured import measure
+
+        needed += [name for name in FOUND_IN if name in catalog and name not in classes]
     with clock.stage("body"):
         labels, body = with_body(ct, labels)
     with clock.stage("derive"):
-        needed = dict.fromkeys([*classes, *(name for name in FOUND_IN if name in catalog and measuring)])
         labels = derive(labels, catalog, ct, needed, unscanned=UNSCANNED, threads=threads or 0)
         outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
         cut_by_ct = labels.cut_by_ct(outside)
         boxes = atom_boxes(labels)
     with clock.stage("measure"):
-        measured = measure(ct, labels, lesions, boxes, cut_by_ct, catalog) if measuring else None
+        if full:
+            measured = measure(ct, labels, lesions, boxes, cut_by_ct, catalog)
     with clock.stage("attenuate"):
         mu = attenuate(
             ct, body, energy_kev=pipeline.physics.energy_kev, ct_energy_kev=pipeline.physics.ct_energy_kev
@@ -209,6 +218,8 @@ def shoot(
         voxels = subject.labels.voxel_counts()
         shown = [name for name in subject.labels.names if name in subject.classes and voxels[name]]
     else:
+        from paxray.measured import channels
+
         shown = channels(subject.measured, subject.labels, subject.classes)
     with clock.stage("project"):
         projection = project(
@@ -368,6 +379,8 @@ def rows_of_view(
     measured = subject.measured
     if measured is None:
         return {"labels": label_rows(subject, projection, categories, {})}
+    from paxray.measured import landmark_rows, lesion_columns, measure_rows, unhidden_shares
+
     unhidden = unhidden_shares(measured, subject.labels, projection)
     return {
         "labels": label_rows(subject, projection, categories, unhidden),
@@ -403,12 +416,16 @@ def label_rows(
 
 def _in_3d(subject: Subject, name: str) -> dict[str, Any]:
     if subject.measured is not None:
+        from paxray.measured import solid_columns
+
         return solid_columns(subject.measured.solids[name])
     return {"volume_mm3": subject.labels.voxel_counts()[name] * subject.mu.grid.voxel_volume_mm3}
 
 
 def _status_on_view(subject: Subject, view: View) -> dict[str, str]:
     """Status of what is measured on a view; ``cut`` where the scan or the picture's border cuts it off."""
+    from paxray.measure.radiology import ON_VIEW, is_frontal
+
     out: dict[str, str] = {}
     for name in ON_VIEW if is_frontal(view) else ():
         status = subject.labels.status.get(name, Status.UNKNOWN)

@@ -33,6 +33,7 @@ def warm_up(device: Device = "auto") -> None:
     builder.add_label_map((hu == 0).astype(np.uint8), Vocabulary("cube", {1: "heart"}))
     builder.add_mask("aorta", (slice(4, 6),) * 3, np.ones((2, 2, 2), bool))
     labels, body = with_body(ct, builder.finish(ct.affine, load_catalog()))
+    assert load_catalog().graph.divisions  # what depends on what, kept with the catalog
     value_boxes(labels.atoms, len(labels.membership))
     mu = attenuate(ct, labels.mask(BODY) & body)
     if resolve_device(device) == "cuda":
