@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 STAGE_VERSIONS = {
     "io": 1,
     "body": 2,
-    "anatomy": 2,
-    "measure": 1,
+    "anatomy": 3,
+    "measure": 2,
     "physics": 1,
     "projection": 2,
     "radiography": 1,

@@ -13,8 +13,11 @@ from paxray.dataset.layout import SCHEMA_VERSION
 from paxray.dataset.schema import sample_schema
 from paxray.dataset.shard import CaseRecord
 from paxray.errors import ConfigError
+from paxray.files import digest
 from paxray.inputs import Vocabularies
 from paxray.io.cases import Case
+from paxray.measure.occlusion import ENVELOPES
+from paxray.measure.radiology import FOUND_IN
 from paxray.produce import STAGE_VERSIONS
 
 #: Packages whose versions decide the bytes of a data set.
@@ -44,9 +47,17 @@ def basis_of(
         "stages": STAGE_VERSIONS,
         "numerics": numerics,
         "catalog": {name: catalog.fingerprint([name])[:16] for name in classes},
+        "measured": _measured_on(catalog),
         "extra_columns": extra,
         "pipeline": content,
     }
+
+
+def _measured_on(catalog: Catalog) -> str:
+    """Digest of what landmarks, measures and shares unhidden depend on beside the classes put out."""
+    found_in = catalog.fingerprint(name for name in FOUND_IN if name in catalog)
+    envelopes = sorted(name for name, item in catalog.items() if item.group in ENVELOPES)
+    return digest([found_in, envelopes])[:16]
 
 
 def case_identity(case: Case, inputs: dict[str, str], vocabularies: Vocabularies) -> dict[str, Any]:

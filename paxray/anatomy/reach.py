@@ -27,9 +27,11 @@ def reachable(catalog: Catalog, given: Iterable[str]) -> frozenset[str]:
             proper = catalog.graph.proper_parts(name)
             # A division is cut out of the class itself, and so helps to make it only where it is given.
             parts = {part: reach(part) if part in proper else part in sources for part in catalog[name].parts}
+            # A recipe adds to the proper parts, so that these alone do not make the class.
+            divided = len(proper) < len(parts)
+            groups = (proper, tuple(parts)) if recipe is None else (tuple(parts),) if divided else ()
             made = [
-                [parts[part] for part in some if parts[part] or not catalog[part].optional]
-                for some in (proper, tuple(parts))
+                [parts[part] for part in some if parts[part] or not catalog[part].optional] for some in groups
             ]
             known[name] = (recipe is not None and can(recipe)) or any(all(found) for found in made if found)
         return known[name]

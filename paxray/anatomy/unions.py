@@ -30,7 +30,7 @@ def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = 
 
     A part marked ``optional`` in the catalog (a thirteenth thoracic vertebra) that nobody looked for is
     left out of this account, unless nothing else is known either; so is a division, a part whose recipe
-    starts from the class.
+    starts from the class. Where a class has a recipe, its parts alone are the whole only if it has divisions.
 
     Parameters
     ----------
@@ -65,9 +65,12 @@ def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = 
                 proper = catalog.graph.proper_parts(name)
                 asked = {p: s for p, _, s in parts if not (catalog[p].optional and s is Status.UNKNOWN)}
                 required = [s for part, s in asked.items() if part in proper]
-                known = own in KNOWN or any(
-                    found and all(s in KNOWN for s in found) for found in (required, list(asked.values()))
+                # A recipe adds to the proper parts: without it they are not the whole. With divisions all parts are.
+                plain = catalog[name].recipe is None
+                some = ([required] if plain else []) + (
+                    [list(asked.values())] if plain or len(required) < len(asked) else []
                 )
+                known = own in KNOWN or any(found and all(s in KNOWN for s in found) for found in some)
                 # Every atom has voxels, so the column tells whether the class has.
                 if column.any():
                     status = Status.PRESENT if known else Status.PARTIAL

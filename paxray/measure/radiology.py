@@ -245,8 +245,9 @@ def _aortic_width(anatomy: Anatomy, points: Mapping[str, Landmark]) -> Measure:
     trachea = Region.of(anatomy.labels, anatomy.boxes_ijk, ("trachea",))
     if trachea is None:
         return Measure(name, None, "absent", "no trachea was found")
-    level = np.abs(trachea.ends_mm[:, 2] - knob.position_mm[2])
-    near = trachea.ends_mm[level <= np.abs(trachea.grid.affine[2, :3]).max() / 2 + 1e-6]
+    every = trachea.voxels_mm
+    level = np.abs(every[:, 2] - knob.position_mm[2])
+    near = every[level <= np.abs(trachea.grid.affine[2, :3]).max() / 2 + 1e-6]
     if not len(near):
         return Measure(name, None, "unknown", "the trachea does not reach the aortic knob's level")
     # Both ends are voxel centres, so the half voxels beyond them cancel.

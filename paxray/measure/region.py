@@ -75,6 +75,11 @@ class Region:
         return self.grid.to_world(places[:, ::-1] + self.first_ijk)
 
     @cached_property
+    def voxels_mm(self) -> Float64:
+        """``(n, 3)`` LPS mm of every voxel's centre; for small regions."""
+        return self.grid.to_world(np.argwhere(self.mask)[:, ::-1] + self.first_ijk)
+
+    @cached_property
     def ends_mm(self) -> Float64:
         """``(n, 3)`` LPS mm: first and last voxel of each row along i; every extreme of the region is among them."""
         k, j = np.nonzero(self.mask.any(axis=2))
@@ -89,8 +94,13 @@ class Region:
         toward = np.asarray(list(direction), float)
         toward /= np.linalg.norm(toward)
         along = self.ends_mm @ toward
-        half = np.abs(toward @ self.grid.affine[:3, :3]).max() / 2
-        return np.asarray(self.ends_mm[along > along.max() - half].mean(axis=0))
+        least = along.max() - np.abs(toward @ self.grid.affine[:3, :3]).max() / 2 + 1e-6
+        # Only rows of which an end reaches so far, but all of their voxels: the array's layout must not show.
+        rows = along.reshape(2, -1).max(axis=0) > least
+        k, j = (index[rows] for index in np.nonzero(self.mask.any(axis=2)))
+        row, i = np.nonzero(self.mask[k, j])
+        world = self.grid.to_world(np.column_stack([i, j[row], k[row]]) + self.first_ijk)
+        return np.asarray(world[world @ toward > least].mean(axis=0))
 
 
 def slice_axis(grid: Grid) -> int:

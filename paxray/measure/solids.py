@@ -70,6 +70,13 @@ def solids(labels: LabelVolume, ct: Volume) -> Mapping[str, Solid]:
             found=f"shape {labels.shape}",
             code="mask_mismatch",
         )
+    if not np.allclose(labels.affine, ct.affine, rtol=0, atol=1e-6):
+        raise CaseError(
+            "labels and CT do not lie in the same place",
+            expected=f"affine {ct.affine.tolist()}",
+            found=str(labels.affine.tolist()),
+            code="mask_mismatch",
+        )
     grid, table = labels.grid, labels.membership
     sums, low, high = atom_sums(labels, ct)
     of_class = table.T.astype(np.float64) @ sums

@@ -66,8 +66,19 @@ def read_masks(
                 masks: Iterable[ClassMask] = read_mask_folder(source.path, grid, where=source.where)
             else:
                 masks = [read_class_mask(source.path, grid, where=source.where)]
+            file_of: dict[str, str] = {}
             for mask in masks:
-                builder.add_mask(_class_of(mask, catalog), mask.box, mask.array, mask.extent, mask.where)
+                name = _class_of(mask, catalog)
+                if name in file_of:
+                    raise CaseError(
+                        f"two files name the same class, '{name}'",
+                        where=source.where,
+                        found=f"{file_of[name]} and {mask.where}",
+                        do="keep one of them",
+                        code="bad_labels",
+                    )
+                file_of[name] = mask.where
+                builder.add_mask(name, mask.box, mask.array, mask.extent, mask.where)
         else:
             vocabulary = vocabulary_of(source, catalog, overrides, base)
             found = read_label_map(source.path, grid, where=source.where)

@@ -38,6 +38,13 @@ def test_a_division_follows_from_its_parent_and_makes_it_where_it_is_given():
     assert "breasts" in reachable(CATALOG, ["breast_left", "breast_right"])
 
 
+def test_a_recipe_is_needed_beside_the_parts_that_it_adds_to():
+    mine = dataclasses.replace(CATALOG["skin"], name="mine", parts=("heart",), synonyms=(), snomed_ct="")
+    catalog = Catalog([*CATALOG.values(), mine])
+    assert "mine" in reachable(catalog, ["heart", "body"])
+    assert "mine" not in reachable(catalog, ["heart"])
+
+
 def test_nothing_comes_of_nothing_and_more_masks_never_give_less():
     assert reachable(CATALOG, []) == frozenset()
     assert reachable(CATALOG, V2) <= reachable(CATALOG, [*V2, "body", "breasts"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from measure_shapes import TURN, anatomy_of, ball, box, grid_of, points, tube, volume_of
 
 from paxray.anatomy.labels import Status
-from paxray.io.volume import Volume
+from paxray.io.volume import Grid, Volume
 from paxray.measure.landmarks import RULES, Landmark, find_landmarks, project_landmark
+from paxray.measure.radiology import measure_case
 from paxray.projection.pose import Pose, Setup, place
 from paxray.projection.project import project
 
@@ -143,6 +146,34 @@ def test_turning_the_lattice_does_not_move_a_landmark() -> None:
         anatomy = anatomy_of(volume_of(grid, {"lung_left": ball(grid, (3, 2, 1), 20)}))
         places.append(next(p.position_mm for p in find_landmarks(anatomy) if p.name == "lung_apex_left"))
     np.testing.assert_allclose(places[0], places[1], atol=1.5)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_the_layout_of_the_array_does_not_show(order: tuple[int, ...]) -> None:
+    """Axes in any order, one of them reversed: the same points, and the same measures of them."""
+    arch = tube(GRID, (-12, -20, 20), (10, 14, 20), 9)
+    limbs = tube(GRID, (-12, -20, -40), (-12, -20, 20), 9) | tube(GRID, (10, 14, -40), (10, 14, 20), 9)
+    masks = chest(aorta=arch | limbs)
+    columns = GRID.affine[:3, [2, 1, 0]][:, list(order)]
+    last = order.index(0)
+    affine = GRID.affine.copy()
+    affine[:3, 3] += columns[:, last] * (GRID.shape[0] - 1)
+    columns[:, last] *= -1
+    affine[:3, [2, 1, 0]] = columns
+    turned = {name: np.flip(mask.transpose(order), last) for name, mask in masks.items()}
+    found = []
+    for grid, drawn in ((GRID, masks), (Grid(turned["aorta"].shape, affine), turned)):
+        anatomy = anatomy_of(volume_of(grid, drawn, ("spleen",)))
+        points_found = find_landmarks(anatomy)
+        found.append((points_found, measure_case(anatomy, points_found)))
+    (points_here, measures_here), (points_there, measures_there) = found
+    for here, there in zip(points_here, points_there, strict=True):
+        assert (here.name, here.status) == (there.name, there.status)
+        if here.position_mm is not None:
+            np.testing.assert_allclose(here.position_mm, there.position_mm, atol=1e-6, err_msg=here.name)
+    for one, other in zip(measures_here, measures_there, strict=True):
+        assert (one.name, one.status, one.value) == (other.name, other.status, pytest.approx(other.value))
+    assert {m.name for m in measures_here if m.status == "present"} >= {"aortic_width", "carinal_angle"}
 
 
 @pytest.mark.parametrize("beam", ["cone", "parallel"])

@@ -71,6 +71,14 @@ def derive(
             found=str(ct.shape),
             code="bad_labels",
         )
+    if ct is not None and not np.allclose(ct.affine, labels.affine, rtol=0, atol=1e-6):
+        raise CaseError(
+            "the CT lies elsewhere than the labels",
+            expected=f"affine {labels.affine.tolist()}",
+            found=str(ct.affine.tolist()),
+            do="read the masks with this CT: paxray.read_masks(..., ct)",
+            code="bad_labels",
+        )
     graph = catalog.graph
     wanted = list(catalog) if names is None else [catalog.resolve(name) for name in names]
     run = _Run(labels, catalog, graph, ct, unscanned, threads)
@@ -235,7 +243,9 @@ class _Run:
         required = [
             region for part, region in parts.items() if region.known or not self._catalog[part].optional
         ]
-        whole = own.status in KNOWN or (bool(required) and all(r.status in KNOWN for r in required))
+        # What a recipe that cannot be computed would have added to the parts is missing.
+        made_of_parts = bool(required) and not self._by_recipe(name)
+        whole = own.status in KNOWN or (made_of_parts and all(r.status in KNOWN for r in required))
         both = union_of([own, *parts.values()])
         if both.empty:
             return Region.nothing(Status.ABSENT) if whole else Region.nothing(Status.UNKNOWN, *both.notes)
@@ -256,6 +266,7 @@ class _Run:
                 lacking = not region.known
                 if lacking and parameter.may_be_unknown:
                     given[word] = None
+                    left_out += value.classes()
                     continue
                 given[word] = region
                 inputs.append(region)
@@ -263,7 +274,9 @@ class _Run:
             elif isinstance(value, tuple):
                 given[word] = [self._get(item) for item in value]
                 if parameter.may_be_unknown:
-                    left_out += [item.name for item in value if not self._get(item).known]
+                    left_out += [
+                        name for item in value if not self._get(item).known for name in item.classes()
+                    ]
                     given[word] = [region for region in given[word] if region.known]
                 inputs += given[word]
                 material += [] if parameter.landmark else given[word]

@@ -160,7 +160,8 @@ def _spans_a_plane(points: NDArray[np.int64]) -> bool:
 
 @operator(
     classes={
-        "organs": ["heart", "aorta", "venae_cavae", "brachiocephalic_veins", "trachea", "esophagus"],
+        # The left brachiocephalic vein runs in front of them: ITMIG counts it to the prevascular compartment.
+        "organs": ["heart", "aorta", "venae_cavae", "brachiocephalic_vein_right", "trachea", "esophagus"],
         "spine": "vertebrae",
     },
     landmarks=("spine",),
@@ -172,7 +173,8 @@ def mediastinal_compartment(
     organs: list[Region],
     spine: Region,
 ) -> Region:
-    """A compartment of the mediastinum after ITMIG: prevascular, visceral, paravertebral.
+    """A compartment of the mediastinum after ITMIG: prevascular, visceral, paravertebral (Carter et al., J Thorac Oncol
+    2014).
 
     Anterior lies in front of the organs of its axial slice, that is, of their common hull; beside them, in front of the
     foremost. Posterior lies behind the line 10 mm behind the front of the vertebral bodies and is no organ. The

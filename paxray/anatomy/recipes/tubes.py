@@ -16,6 +16,8 @@ from paxray.io.volume import Float64
 
 #: Smaller parts of an axial slice are specks of a mask, not branches.
 MIN_BRANCH_MM2 = 15.0
+#: A part of the aorta's slice is a limb if it has this share of a usual slice; the stump of a branch is smaller.
+LIMB_SHARE = 0.25
 #: Two parts must go on for this long to be a bifurcation.
 MIN_FORK_MM = 5.0
 #: Reach of the tracheal bifurcation above and below the carina.
@@ -28,7 +30,7 @@ COURSE_STEP_MM = 4.0
 class _Slice:
     """One axial slice of a structure: its branches, each a mask and a centroid in world mm."""
 
-    def __init__(self, scene: Scene, of: Region, index: int) -> None:
+    def __init__(self, scene: Scene, of: Region, index: int, at_least_mm2: float = MIN_BRANCH_MM2) -> None:
         from scipy import ndimage
 
         axis = scene.long_axis
@@ -41,7 +43,7 @@ class _Slice:
         self.branches = [
             int(n) + 1
             for n in np.argsort(-sizes[1:], kind="stable")
-            if sizes[n + 1] * pixel_mm2 >= MIN_BRANCH_MM2
+            if sizes[n + 1] * pixel_mm2 >= at_least_mm2
         ]
         self._scene, self._of, self._index = scene, of, index
 
@@ -58,8 +60,10 @@ def _slices_down(scene: Scene, of: Region) -> list[int]:
     return indices[::-1] if scene.is_rising(scene.long_axis, UP) else indices
 
 
-def fork_from_above(scene: Scene, of: Region) -> tuple[int, _Slice]:
+def fork_from_above(scene: Scene, of: Region, at_least_mm2: float = MIN_BRANCH_MM2) -> tuple[int, _Slice]:
     """The first axial slice from above in which a structure has two branches that go on for `MIN_FORK_MM`.
+
+    Parts of a slice smaller than ``at_least_mm2`` are no branches.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def fork_from_above(scene: Scene, of: Region) -> tuple[int, _Slice]:
     first: _Slice | None = None
     forked = 0
     for position, index in enumerate(order):
-        here = _Slice(scene, of, index)
+        here = _Slice(scene, of, index, at_least_mm2)
         if len(here.branches) < 2:
             first, forked = None, 0
             continue
@@ -131,13 +135,13 @@ def trachea_part(scene: Scene, of: Region, part: Literal["above", "bifurcation",
     return Region.of_mask(of.mask & chosen, of.box)
 
 
-@operator
+@operator(version=2)
 def aorta_part(scene: Scene, of: Region, part: Literal["ascending", "arch", "descending"]) -> Region:
     """A part of the aorta.
 
     The arch is what lies above the highest axial slice in which the aorta has two separate parts, that is, above the
-    underside of its bend. Below, the part in front is ascending and the one behind descending, followed downwards
-    from slice to slice.
+    underside of its bend; a part smaller than a quarter of a usual slice is the stump of a branch. Below, the part in
+    front is ascending and the one behind descending, followed downwards from slice to slice.
     """
     if of.empty:
         return of
@@ -147,10 +151,20 @@ def aorta_part(scene: Scene, of: Region, part: Literal["ascending", "arch", "des
     return Region.of_mask(parts == ("arch", "ascending", "descending").index(part) + 1, of.box)
 
 
+def _usual_slice_mm2(scene: Scene, of: Region) -> float:
+    """The median, over the slices of a structure, of the area of its largest part."""
+    axis = scene.long_axis
+    slices = (_Slice(scene, of, index) for index in range(shape_of(of.box)[axis]))
+    areas = [np.bincount(s.numbers.reshape(-1))[1:].max() for s in slices if s.numbers.any()]
+    return float(np.median(areas)) * scene.voxel_mm3 / scene.grid.spacing_mm[2 - axis]
+
+
 def _aorta_parts(scene: Scene, of: Region) -> NDArray[np.uint8] | str:
     """1 arch, 2 ascending, 3 descending, in the region's box; or why it cannot be told."""
     try:
-        fork, first = fork_from_above(scene, of)
+        fork, first = fork_from_above(
+            scene, of, max(MIN_BRANCH_MM2, LIMB_SHARE * _usual_slice_mm2(scene, of))
+        )
     except Underivable:
         return (
             "the aorta cannot be divided: in no axial slice does it have an ascending and a descending part"

@@ -409,6 +409,23 @@ def test_the_aorta_in_three(kind):
     assert at[ascending][:, 1].max() < 0 < at[descending][:, 1].min()
 
 
+def test_stumps_of_branches_above_the_arch_are_not_its_limbs():
+    scene = Scene(lattice("even", (64, 64, 48)))
+    grid = scene.grid
+    at = world(grid)
+    x, y, z = at[..., 0], at[..., 1], at[..., 2]
+    limbs = (np.hypot(x, np.abs(y) - 14) < 7) & (z < 0)
+    bend = (np.hypot(np.hypot(y, z) - 14, x) < 7) & (z >= 0)
+    stumps = (np.hypot(x, np.abs(y) - 5) < 3) & (z > 15) & (z < 30)
+    parts = {
+        part: full(scene, tubes.aorta_part(scene, region(limbs | bend | stumps), part))
+        for part in ("ascending", "arch", "descending")
+    }
+    assert parts["arch"][stumps].all()
+    assert z[parts["arch"]].min() == pytest.approx(7, abs=2)
+    assert y[parts["ascending"]].max() < 0 < y[parts["descending"]].min()
+
+
 def test_an_aorta_without_a_bend_cannot_be_divided():
     scene = Scene(lattice("even"))
     with pytest.raises(Underivable, match="aorta"):

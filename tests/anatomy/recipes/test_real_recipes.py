@@ -130,6 +130,8 @@ def test_all_that_the_chest_holds_comes_out(chest):
         ("skin", 200, 1500),
     ):
         assert low < counts[name] * ml < high, name
+    vein = made.mask("brachiocephalic_vein_left") & made.mask("mediastinum")
+    assert (vein & made.mask("mediastinum_anterior")).sum() > 0.5 * vein.sum(), "prevascular after ITMIG"
     body = counts["body"]
     assert 0.2 < counts["subdiaphragm"] / body < 0.6
     assert not (made.mask("subdiaphragm") & made.mask("lungs")).any()

@@ -117,6 +117,28 @@ def test_a_parent_contains_a_part_that_reaches_beyond_it():
     assert made.mask("b").sum() > BALL.sum()
 
 
+def test_parts_alone_are_not_a_class_whose_recipe_cannot_be_computed():
+    classes = [cls("a"), cls("lost"), cls("more", {"dilate": {"of": "lost", "by_mm": 2}}, parts=["a"])]
+    classes.append(cls("grown", {"dilate": {"of": "more", "by_mm": 2}}))
+    made = derived(classes, {"a": BALL})
+    assert made.status["more"] is made.status["grown"] is Status.PARTIAL
+    assert "lost" in made.notes["more"]
+    assert_array_equal(made.mask("more"), BALL)
+    assert derived(classes, {"a": Status.ABSENT}, ["more"]).status["more"] is Status.UNKNOWN
+    assert derived(classes, {"a": BALL, "lost": Status.ABSENT}).status["more"] is Status.PRESENT
+
+
+def test_a_region_that_an_operator_did_without_is_noted():
+    recipe = {"below": {"of": "lung", "within": "body", "roof": {"union": ["liver", "spleen"]}}}
+    classes = [cls("lung"), cls("body"), cls("liver"), cls("spleen"), cls("under", recipe)]
+    masks = {"lung": box(GRID, (-99, -99, 3), (99, 99, 99)), "body": np.ones(GRID.shape, bool)}
+    made = derived(classes, masks)
+    assert made.status["under"] is Status.PRESENT
+    for name in ("liver", "spleen"):
+        assert f"without '{name}'" in made.notes["under"]
+    assert derived(classes, masks | {"liver": BALL, "spleen": Status.ABSENT}).notes == {}
+
+
 def test_hu_are_those_of_the_ct():
     hu = np.where(LEFT_HALF, 200, 0).astype(np.int16)
     classes = [cls("a"), cls("bright", {"hu_window": {"of": "a", "from_hu": 130}})]
@@ -127,6 +149,8 @@ def test_hu_are_those_of_the_ct():
     assert "HU" in blind.notes["bright"]
     with pytest.raises(CaseError, match="shape"):
         derived(classes, {"a": BALL}, ct=Volume(hu[1:], GRID.affine))
+    with pytest.raises(CaseError, match="elsewhere"):
+        derived(classes, {"a": BALL}, ct=Volume(hu, GRID.affine @ np.diag([-1, 1, 1, 1])))
 
 
 # What is computed
