@@ -107,6 +107,20 @@ class LabelVolume:
                 f"the label volume has no class '{name}'", do=suggest(name, self.names), code="unknown_class"
             ) from None
 
+    def check(self) -> None:
+        """Raise `CaseError` (code ``bad_labels``) where a voxel holds an atom that the table lacks.
+
+        Compiled passes would read beyond the table. It takes a pass over the voxels, the first time, unless they have
+        been counted as the volume was made.
+        """
+        if "_counts" not in self.__dict__ and self._largest >= len(self.membership):
+            raise CaseError(
+                "a voxel holds an atom that the membership table lacks",
+                expected=f"0 to {len(self.membership) - 1}",
+                found=str(self._largest),
+                code="bad_labels",
+            )
+
     def mask(self, name: str) -> BoolArray:
         """Return the voxels of a class, ``(nk, nj, ni)`` bool."""
         return look_up(np.ascontiguousarray(self.membership[:, self.index(name)]), self.atoms)
@@ -173,7 +187,12 @@ class LabelVolume:
         return {name: column for column, name in enumerate(self.names)}
 
     @cached_property
+    def _largest(self) -> int:
+        return int(self.atoms.max())
+
+    @cached_property
     def _counts(self) -> Int64:
+        self.check()
         return count_values(self.atoms, len(self.membership))
 
     def _keep_counts(self, counts: Int64) -> LabelVolume:

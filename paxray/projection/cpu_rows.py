@@ -298,7 +298,6 @@ def march_rows(  # type: ignore[no-untyped-def]
         surely_first, surely_last = np.empty(chunks, np.int32), np.empty(chunks, np.int32)
         part_begin, part_end = np.empty(chunks, np.int64), np.empty(chunks, np.int64)
         part_sure = np.empty(chunks, np.bool_)
-        # `value` is scaled by zero before its first use, which must not meet a NaN.
         value, total, segment = np.zeros(width, F32), np.zeros(width, F32), np.zeros(width, F32)
         near, current = np.full(width, BEYOND), np.full(width, BEYOND)
         run_start = np.zeros(width, np.int32)
@@ -372,6 +371,8 @@ def march_rows(  # type: ignore[no-untyped-def]
 
             for u in range(columns):
                 total[u], segment[u], run_start[u] = zero, zero, row_first
+                # Scaled by zero before its first use, which must not meet a NaN; nor another row's.
+                value[u] = zero
                 # A ray that begins inside the volume, at its source, does not enter it through a face.
                 near[u] = current[u] = OUTSIDE if s_first[u] <= 0 else BEYOND
             used, parts, until, have_line = 0, 0, row_first - 1, -1

@@ -16,7 +16,11 @@ from paxray.projection.threads import one_at_a_time
 
 
 def path_lengths(
-    mu: NDArray[np.floating], atoms: NDArray[np.unsignedinteger], channels: Channels, rays: IndexRays
+    mu: NDArray[np.floating],
+    atoms: NDArray[np.unsignedinteger],
+    channels: Channels,
+    rays: IndexRays,
+    threads: int | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Walk every ray voxel by voxel.
 
@@ -28,6 +32,8 @@ def path_lengths(
         Which output channels each atom feeds.
     rays
         The view's rays in index space; a cone's rays run from source to detector, parallel ones without end.
+    threads
+        At most this many; all that numba has by default.
 
     Returns
     -------
@@ -39,7 +45,7 @@ def path_lengths(
     origin = rays.pixels()
     way = np.ascontiguousarray(rays.directions())
     limit = rays.depth_of_pixels_mm() if rays.cone else np.full(rays.size, np.inf)
-    with one_at_a_time():
+    with one_at_a_time(threads):
         _walk(
             np.ascontiguousarray(mu, dtype=np.float64),
             np.ascontiguousarray(atoms),

@@ -21,6 +21,10 @@ FAN_LIMIT = 0.5
 POSITION_DECIMALS = 9
 
 
+#: Rays of a wide fan whose axes are chosen at a time; bounds the memory that it takes.
+_RAYS_AT_A_TIME = 2**16
+
+
 @dataclass(frozen=True, eq=False)
 class IndexRays:
     """A view's rays in continuous voxel indices ``(i, j, k)``.
@@ -138,4 +142,9 @@ def stepping_axes(view: View, grid: Grid) -> NDArray[np.int8]:
     axis, sign = abs(int(whole[0, 0])) - 1, np.sign(whole[0, 0])
     if (toward[:, axis] * sign >= FAN_LIMIT * np.abs(toward).max(axis=1)).all():
         return whole
-    return fastest(rays.pixels() - rays.source)
+    axes = np.empty(view.size, np.int8)
+    height = max(1, _RAYS_AT_A_TIME // columns)
+    for top in range(0, rows, height):
+        part = rays.part(top, min(height, rows - top))
+        axes[top : top + height] = fastest(part.pixels() - rays.source)
+    return axes

@@ -125,10 +125,11 @@ def _leaves_body(
 ) -> NDArray[np.bool_]:
     """Where a ray passes between body and what was not scanned: padding, or outside the array.
 
-    Where source or detector end a ray inside the body, nothing is missing.
+    Where source or detector end a ray inside the body, nothing is missing. Within one atom nothing is passed, even if
+    it is said to be of both.
     """
     bits_before = np.where(before >= 0, flags[before.clip(0)], np.where(before == OUTSIDE, PADDING, 0))
     bits_after = np.where(after >= 0, flags[after.clip(0)], np.where(after == OUTSIDE, PADDING, 0))
     leaves = (bits_before & BODY > 0) & (bits_after & PADDING > 0)
     enters = (bits_before & PADDING > 0) & (bits_after & BODY > 0)
-    return leaves | enters
+    return (leaves | enters) & (before != after)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paxray.anatomy.labels import LabelVolume
-from paxray.errors import CaseError, ConfigError
+from paxray.errors import CaseError, ConfigError, suggest
 from paxray.io.volume import Grid, Volume
 from paxray.projection.channels import Channels
 from paxray.projection.device import Device, resolve_device
@@ -159,7 +159,7 @@ class Scene:
     def _march(self, rays: IndexRays, axes: NDArray[np.int8], want: Want) -> Maps:
         """Call the backend."""
         if self.method == "exact":
-            return _exact(self.field, self._atoms_everywhere(), self.channels, rays, want)
+            return _exact(self.field, self._atoms_everywhere(), self.channels, rays, want, self.threads)
         if self.backend == "reference":
             return self._reference(rays, axes, want)
         if self.resident is not None:
@@ -229,11 +229,17 @@ def prepare(
     Parameters and errors as in `paxray.project`.
     """
     want = Want.of(want)
-    _check_supersample(supersample)
+    _check_words(method, backend, per, device, supersample)
+    if not (want.image or want.materials or want.labelled):
+        raise ConfigError("nothing is wanted of the projection", do="project(..., want=['image', ...])")
     kind = kind_of(mu.array)
     if method == "exact" and (want.depth or want.share or want.incomplete or want.facts or want.materials):
         raise ConfigError("the exact method yields image, presence, coverage and path only")
     names = None if classes is None else tuple(classes)
+    if names is not None and per == "atom":
+        raise ConfigError(
+            "classes are chosen, but channels are asked for per atom", do="leave out one of them"
+        )
     if labels is None:
         if want.labelled:
             raise ConfigError(
@@ -251,6 +257,7 @@ def prepare(
                 f"{np.abs(labels.affine - mu.affine).max():.3g} mm",
                 code="mask_mismatch",
             )
+        labels.check()
         channels = Channels.atoms(labels) if per == "atom" else Channels.classes(labels, names)
         atoms = np.ascontiguousarray(labels.atoms)
         flags = flags_of(labels, want, body, unscanned)
@@ -293,10 +300,34 @@ def prepare(
     )
 
 
-def _check_supersample(factor: int) -> None:
-    if factor not in (1, 2, 4, 8):
+def _check_words(method: str, backend: str, per: str, device: str, supersample: int) -> None:
+    """Refuse options that no branch below would know, and a GPU for what only the CPU does."""
+    for name, value, known in (
+        ("method", method, ("joseph", "exact")),
+        ("backend", backend, ("", "reference")),
+        ("per", per, ("class", "atom")),
+        ("device", device, ("auto", "cpu", "cuda")),
+    ):
+        if value not in known:
+            raise ConfigError(
+                f"no {name} '{value}'",
+                expected=" or ".join(repr(word) for word in known),
+                do=suggest(str(value), known)
+                or ("device='cuda'" if name == "backend" and value == "cuda" else ""),
+            )
+    if method == "exact" and backend:
+        raise ConfigError("the exact method is no march of a backend", do="leave out method or backend")
+    if device == "cuda" and (method == "exact" or backend):
         raise ConfigError(
-            "a pixel cannot be supersampled so", expected="supersample of 1, 2, 4 or 8", found=str(factor)
+            "no GPU runs the exact method or the reference",
+            found=f"device {device}",
+            do="use device 'cpu' or 'auto'",
+        )
+    if isinstance(supersample, bool) or not isinstance(supersample, int) or supersample not in (1, 2, 4, 8):
+        raise ConfigError(
+            "a pixel cannot be supersampled so",
+            expected="supersample of 1, 2, 4 or 8",
+            found=str(supersample),
         )
 
 
@@ -363,11 +394,14 @@ def _exact(
     channels: Channels,
     rays: IndexRays,
     want: Want,
+    threads: int | None,
 ) -> Maps:
     """Voxel by voxel."""
     from paxray.projection.exact import path_lengths
 
-    path, image = path_lengths(mu, atoms, channels, rays)
+    if not want.any_class:
+        channels = Channels((), np.zeros((len(channels.table), 0), bool))
+    path, image = path_lengths(mu, atoms, channels, rays, threads)
     maps = Maps(rays.size, want, image=image if want.image else None, path=path)
     return maps.finish()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from paxray.errors import ResourceError
 
-#: Rows whose facts are reduced together in every backend. A tile is whole blocks, so that sums run in the same order
-#: whatever its height.
+#: Rows whose facts are reduced together. A tile is whole blocks, so that sums run in the same order whatever its
+#: height; but those of parallel rays along an axis (`aligned`), whose sums of mm differ in the last bits of float64.
 ROWS_PER_BLOCK = 8
 
 

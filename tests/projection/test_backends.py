@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from typing import Any
+
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,10 +15,13 @@ from scenes import affine_of, random_scene, rotation
 
 from paxray.anatomy.labels import LabelVolume
 from paxray.errors import CaseError, ConfigError, ResourceError
-from paxray.io.volume import Volume
+from paxray.io.volume import Grid, Volume
+from paxray.projection import exact
+from paxray.projection.cpu_rows import SLOTS
 from paxray.projection.pose import Pose, Setup, place
 from paxray.projection.project import project, resolve_device
 from paxray.projection.rays import stepping_axes
+from paxray.projection.view import View
 
 ALL = ("image", "presence", "path", "depth", "share", "incomplete", "facts")
 SHAPE = (18, 15, 21)
@@ -43,6 +50,24 @@ def test_a_wide_fan_steps_along_several_axes() -> None:
     far = place(Pose.named("pa"), Setup(sdd_mm=1800, size=(23, 29)), mu.grid.corners_mm)
     assert len(np.unique(stepping_axes(near, mu.grid))) > 1
     assert stepping_axes(far, mu.grid).shape == (1, 1)
+
+
+def test_the_axes_of_a_wide_fan_take_little_memory() -> None:
+    """A byte for each ray, however fine the detector; and each ray gets the axis that it is fastest along."""
+    affine = affine_of((1.1, 1.3, 1.6), SHAPE, rotation(17, 11))
+    grid = Grid(SHAPE, affine)
+    view = place(Pose.named("pa"), Setup(sdd_mm=35, size=(1024, 1024)), grid.corners_mm)
+    tracemalloc.start()
+    axes = stepping_axes(view, grid)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert axes.shape == view.size
+    assert peak < axes.nbytes + 2**24
+    row, column = np.indices(view.size)[:, ::7, ::5]
+    step = view.ray(column, row)[1] @ grid.inverse[:3, :3].T
+    chosen = axes[::7, ::5, None].astype(int)
+    along = np.take_along_axis(step, np.abs(chosen) - 1, axis=-1) * np.sign(chosen)
+    assert (along[..., 0] >= np.abs(step).max(axis=-1) * (1 - 1e-5)).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -126,6 +151,76 @@ def test_32_bit_atoms() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+@pytest.mark.parametrize("place_of", ["outside", "source inside", "detector inside"])
+def test_more_atoms_in_a_row_than_are_held(place_of: str, dtype: type[np.unsignedinteger]) -> None:
+    """Noise of 700 atoms: slots are emptied again and again within a row; every output, 79 columns, an odd volume."""
+    shape = (17, 33, 23)
+    affine = affine_of((1.1, 1.3, 1.6), shape, rotation(17, 11))
+    rng = np.random.default_rng(3)
+    membership = rng.random((700, 70)) < 0.1
+    membership[0] = False
+    names = ("body", "unscanned", *(f"c{n}" for n in range(2, 70)))
+    labels = LabelVolume(
+        rng.integers(0, 700, shape).astype(dtype),
+        membership,
+        names,
+        affine,
+        dict.fromkeys(names, "present"),  # type: ignore[arg-type]
+    )
+    mu = Volume(rng.random(shape, dtype=np.float32) * 0.02, affine)
+    middle, (direction, u, v) = mu.grid.center_mm, Pose("own", 8, 5, 3).axes()
+    before, behind = {"outside": (300, 40), "source inside": (3, 40), "detector inside": (300, 3)}[place_of]
+    pitch = (0.6, 2.3) if place_of != "source inside" else (0.2, 0.8)
+    view = View(
+        "own",
+        "cone",
+        middle - before * direction,
+        direction,
+        middle + behind * direction,
+        u,
+        v,
+        pitch,
+        (9, 79),
+    )
+    assert_same(
+        project(mu, labels, view, ALL, device="cpu"), project(mu, labels, view, ALL, backend="reference")
+    )
+    in_a_row = project(mu, labels, view, ["presence"], per="atom", device="cpu").presence
+    assert in_a_row is not None
+    met = np.bitwise_or.reduce(in_a_row, axis=1).view(np.uint8)
+    held = np.unpackbits(met, axis=1).sum(axis=1)
+    assert held.min() > (SLOTS if place_of != "source inside" else 0)
+
+
+def test_a_voxel_that_is_no_number_spoils_its_own_rays_alone() -> None:
+    mu, labels = random_scene(9, SHAPE, affine_of((1.1, 1.3, 1.6), SHAPE))
+    mu.array[8, 7, 9] = np.nan
+    view = place(Pose.named("lao"), Setup(size=(40, 40)), mu.grid.corners_mm)
+    plain = project(mu, labels, view, ["image"], backend="reference").image
+    assert plain is not None
+    assert 0 < np.isnan(plain).mean() < 0.1
+    for want in (["image"], ["image", "share"]):
+        found = project(mu, labels, view, want, device="cpu").image
+        assert found is not None
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(plain))
+
+
+def test_the_exact_method_keeps_to_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And walks no class for the image alone."""
+    used: list[int] = []
+
+    def walk(mu: Any, atoms: Any, origin: Any, way: Any, limit: Any, cone: Any, *rest: Any) -> None:
+        used.append(numba.get_num_threads())
+        assert rest[2].shape == (0, 5, 6)
+
+    monkeypatch.setattr(exact, "_walk", walk)
+    mu, labels = random_scene(1, SHAPE, affine_of((1, 1, 1), SHAPE))
+    view = place(Pose.named("lao"), Setup(size=(5, 6)), mu.grid.corners_mm)
+    project(mu, labels, view, ["image"], method="exact", threads=1)
+    assert used == [1]
+
+
 def test_more_classes_than_a_word_has_bits() -> None:
     """130 classes: presence of each equals its mask's own projection."""
     rng = np.random.default_rng(0)
@@ -165,9 +260,44 @@ def test_errors_say_what_is_wrong() -> None:
     moved = Volume(mu.array, mu.affine + _shift(7.0))
     with pytest.raises(CaseError, match="not on one grid"):
         project(moved, labels, view, ["presence"])
+    with pytest.raises(ConfigError, match="nothing is wanted"):
+        project(mu, None, view, [])
     thin = Volume(np.zeros((1, 5, 5), np.float32), np.eye(4))
     with pytest.raises(CaseError, match="thinner than two voxels"):
         project(thin, None, view, ["image"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"backend": "cuda"}, "no backend 'cuda'(.|\n)*device='cuda'"),
+        ({"backend": "cpu"}, "no backend 'cpu'"),
+        ({"method": "siddon"}, "no method 'siddon'"),
+        ({"per": "atoms"}, "did you mean 'atom'"),
+        ({"device": "gpu"}, "no device 'gpu'"),
+        ({"method": "exact", "device": "cuda"}, "no GPU runs"),
+        ({"backend": "reference", "device": "cuda"}, "no GPU runs"),
+        ({"method": "exact", "backend": "reference"}, "leave out method or backend"),
+        ({"per": "atom", "classes": ["body"]}, "per atom"),
+        ({"supersample": 2.0}, "1, 2, 4 or 8"),
+    ],
+)
+def test_options_that_nothing_knows_are_refused(options: Any, said: str) -> None:
+    """And not read as their defaults."""
+    mu, labels = random_scene(8, SHAPE, affine_of((1, 1, 1), SHAPE))
+    view = place(Pose.named("pa"), Setup(size=(5, 5)), mu.grid.corners_mm)
+    with pytest.raises(ConfigError, match=said):
+        project(mu, labels, view, ["presence"], **options)
+
+
+@pytest.mark.parametrize("options", [{"device": "cpu"}, {"backend": "reference"}, {"method": "exact"}])
+def test_an_atom_beyond_the_table_is_refused(options: Any) -> None:
+    mu, labels = random_scene(8, SHAPE, affine_of((1, 1, 1), SHAPE))
+    view = place(Pose.named("pa"), Setup(size=(5, 5)), mu.grid.corners_mm)
+    labels.atoms[3, 4, 5] = len(labels.membership)
+    with pytest.raises(CaseError, match="the membership table lacks") as caught:
+        project(mu, labels, view, ["presence"], **options)
+    assert caught.value.code == "bad_labels"
 
 
 def _shift(mm: float) -> np.ndarray:
