@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from paxray.projection.lanes import gather, get, put
+from paxray.projection.lanes import gather, get, lay, put, take
 
 #: Instead of an atom: outside the array; or not on the ray, before its source or behind its detector.
 OUTSIDE, BEYOND = np.int32(-1), np.int32(-2)
@@ -99,12 +99,12 @@ def blend_line(mu, first, stride_b, stride_c, low, high, fc, line):  # type: ign
     if stride_b == 1:
         for b in range(low, high + 1):
             x = gather(mu, first, b)
-            put(line, b, x + fc * (gather(mu, first + stride_c, b) - x))
+            lay(line, b, x + fc * (gather(mu, first + stride_c, b) - x))
     else:
         for b in range(low, high + 1):
             at = I32(I32(b) * stride_b)
             x = gather(mu, first, at)
-            put(line, b, x + fc * (gather(mu, first + stride_c, at) - x))
+            lay(line, b, x + fc * (gather(mu, first + stride_c, at) - x))
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -112,12 +112,12 @@ def copy_atoms(ids, words, packed, first, stride_b, low, high, atom_line):  # ty
     """Copy the line of atoms nearest to a row of samples."""
     if stride_b == 1:
         for b in range(low, high + 1):
-            put(atom_line, b, I32(gather(ids, first, b)))
+            lay(atom_line, b, I32(gather(ids, first, b)))
     else:
         odd = I32(first & 1) if packed else I32(0)
         first_word = first >> 1 if packed else first
         for b in range(low, high + 1):
-            put(atom_line, b, atom(words, packed, first_word, I32(I32(b) * stride_b + odd)))
+            lay(atom_line, b, atom(words, packed, first_word, I32(I32(b) * stride_b + odd)))
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -128,11 +128,11 @@ def _blend_tile(mu, first, stride_b, stride_c, n_b, low, high, t0, t1, fc, line)
         if t1 - t0 == TILE:
             for t in range(TILE):
                 x = gather(mu, at, t)
-                put(line, t * n_b + b, x + get(fc, t) * (gather(mu, at + stride_c, t) - x))
+                lay(line, t * n_b + b, x + get(fc, t) * (gather(mu, at + stride_c, t) - x))
         else:
             for t in range(t0, t1):
                 x = gather(mu, at, t)
-                put(line, t * n_b + b, x + get(fc, t) * (gather(mu, at + stride_c, t) - x))
+                lay(line, t * n_b + b, x + get(fc, t) * (gather(mu, at + stride_c, t) - x))
 
 
 @njit(cache=True, error_model="numpy")
@@ -142,10 +142,10 @@ def _copy_atom_tile(ids, first, stride_b, n_b, low, high, t0, t1, atom_line):  #
         at = first + b * np.int64(stride_b)
         if t1 - t0 == TILE:
             for t in range(TILE):
-                put(atom_line, t * n_b + b, I32(gather(ids, at, t)))
+                lay(atom_line, t * n_b + b, I32(gather(ids, at, t)))
         else:
             for t in range(t0, t1):
-                put(atom_line, t * n_b + b, I32(gather(ids, at, t)))
+                lay(atom_line, t * n_b + b, I32(gather(ids, at, t)))
 
 
 @njit(cache=True, error_model="numpy")
@@ -199,8 +199,8 @@ def line_image(line, at, top_b, b_mid, b_slope, ds, begin, end, keep, out):  # t
     """Attenuation along a line that `blend_line` made."""
     for u in range(begin, end):
         low_b, fb = place(b_mid, b_slope, ds, u, top_b)
-        x = gather(line, at, low_b)
-        put(out, u, keep * get(out, u) + (x + fb * (gather(line, at + 1, low_b) - x)))
+        x = take(line, at, low_b)
+        put(out, u, keep * get(out, u) + (x + fb * (take(line, at + 1, low_b) - x)))
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -209,7 +209,7 @@ def line_label(atom_line, at, top_b, b_mid, b_slope, ds, begin, end, near):  # t
     half = F32(0.5)
     for u in range(begin, end):
         low_b, fb = place(b_mid, b_slope, ds, u, top_b)
-        put(near, u, gather(atom_line, at, I32(low_b + (I32(1) if fb >= half else I32(0)))))
+        put(near, u, take(atom_line, at, I32(low_b + (I32(1) if fb >= half else I32(0)))))
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -220,9 +220,9 @@ def line_both(  # type: ignore[no-untyped-def]
     half = F32(0.5)
     for u in range(begin, end):
         low_b, fb = place(b_mid, b_slope, ds, u, top_b)
-        x = gather(line, at, low_b)
-        put(out, u, keep * get(out, u) + (x + fb * (gather(line, at + 1, low_b) - x)))
-        put(near, u, gather(atom_line, at, I32(low_b + (I32(1) if fb >= half else I32(0)))))
+        x = take(line, at, low_b)
+        put(out, u, keep * get(out, u) + (x + fb * (take(line, at + 1, low_b) - x)))
+        put(near, u, take(atom_line, at, I32(low_b + (I32(1) if fb >= half else I32(0)))))
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")

@@ -16,11 +16,12 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 
-def _volume_scope(module: Any) -> Any:
-    """The list of scopes that holds the one scope of all volumes."""
+def _scopes(module: Any, *names: str) -> Any:
+    """A list of scopes: ``volume`` is what nothing writes to, ``line`` what one loop writes and a later one reads."""
     domain = module.add_metadata([ir.MetaDataString(module, "paxray projector")])
-    scope = module.add_metadata([ir.MetaDataString(module, "volume"), domain])
-    return module.add_metadata([scope])
+    return module.add_metadata(
+        [module.add_metadata([ir.MetaDataString(module, name), domain]) for name in names]
+    )
 
 
 def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
@@ -34,7 +35,7 @@ def gather(typingctx, array, base, offset):  # type: ignore[no-untyped-def]
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         data = _data(context, builder, signature.args[0], args[0])
         value = builder.load(builder.gep(builder.gep(data, [args[1]]), [args[2]]))
-        value.set_metadata("alias.scope", _volume_scope(builder.module))
+        value.set_metadata("alias.scope", _scopes(builder.module, "volume"))
         return value
 
     return array.dtype(array, base, offset), codegen
@@ -46,22 +47,46 @@ def get(typingctx, buffer, index):  # type: ignore[no-untyped-def]
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         value = builder.load(builder.gep(_data(context, builder, signature.args[0], args[0]), [args[1]]))
-        value.set_metadata("noalias", _volume_scope(builder.module))
+        value.set_metadata("noalias", _scopes(builder.module, "volume", "line"))
         return value
 
     return buffer.dtype(buffer, index), codegen
 
 
-@intrinsic
-def put(typingctx, buffer, index, value):  # type: ignore[no-untyped-def]
-    """``buffer[index] = value`` of a row buffer; the value must have the buffer's type."""
+def _store(*apart: str) -> Any:
+    """Code that stores to a buffer which shares no memory with these scopes."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         place = builder.gep(_data(context, builder, signature.args[0], args[0]), [args[1]])
-        builder.store(args[2], place).set_metadata("noalias", _volume_scope(builder.module))
+        builder.store(args[2], place).set_metadata("noalias", _scopes(builder.module, *apart))
         return context.get_dummy_value()
 
-    return types.void(buffer, index, buffer.dtype), codegen
+    return codegen
+
+
+@intrinsic
+def put(typingctx, buffer, index, value):  # type: ignore[no-untyped-def]
+    """``buffer[index] = value`` of a row buffer; the value must have the buffer's type."""
+    return types.void(buffer, index, buffer.dtype), _store("volume", "line")
+
+
+@intrinsic
+def lay(typingctx, line, index, value):  # type: ignore[no-untyped-def]
+    """``line[index] = value`` of a line that `take` reads in a later loop."""
+    return types.void(line, index, line.dtype), _store("volume")
+
+
+@intrinsic
+def take(typingctx, line, base, offset):  # type: ignore[no-untyped-def]
+    """``line[base + offset]`` of a line that `lay` has written and nothing in this loop writes to."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        data = _data(context, builder, signature.args[0], args[0])
+        value = builder.load(builder.gep(builder.gep(data, [args[1]]), [args[2]]))
+        value.set_metadata("alias.scope", _scopes(builder.module, "line"))
+        return value
+
+    return line.dtype(line, base, offset), codegen
 
 
 #: Lanes compared in one vector operation; four of them fill the 64 bits of the result.
@@ -81,7 +106,7 @@ def differing(typingctx, one, other, index):  # type: ignore[no-untyped-def]
             for kind, array in zip(signature.args[:2], args[:2], strict=True):
                 place = builder.gep(_data(context, builder, kind, array), [at])
                 loaded = builder.load(builder.bitcast(place, vector.as_pointer()), align=4)
-                loaded.set_metadata("noalias", _volume_scope(builder.module))
+                loaded.set_metadata("noalias", _scopes(builder.module, "volume", "line"))
                 lanes.append(loaded)
             bits = builder.bitcast(builder.icmp_signed("!=", *lanes), ir.IntType(_COMPARED))
             found = builder.or_(found, builder.shl(builder.zext(bits, word), word(part * _COMPARED)))

@@ -217,7 +217,9 @@ __device__ inline void add(float term, float &total, float &lost) {
 // The atom of the nearest voxel, or OUTSIDE.
 __device__ inline int nearest(const Atom *slab, float b, float c, int n_b, int n_c, int stride_b, int stride_c) {
     const float edge_b = (float)n_b, edge_c = (float)n_c;
-    const float near_b = floorf(b + 0.5f), near_c = floorf(c + 0.5f);
+    // Not floorf(x + 0.5f): the sum may round up to the next voxel.
+    const float floor_b = floorf(b), floor_c = floorf(c);
+    const float near_b = floor_b + (b - floor_b >= 0.5f ? 1.0f : 0.0f), near_c = floor_c + (c - floor_c >= 0.5f ? 1.0f : 0.0f);
     const bool inside = near_b >= 0.0f && near_b < edge_b && near_c >= 0.0f && near_c < edge_c;
     const int in_b = (int)fminf(fmaxf(near_b, 0.0f), edge_b - 1.0f);
     const int in_c = (int)fminf(fmaxf(near_c, 0.0f), edge_c - 1.0f);
