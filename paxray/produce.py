@@ -21,6 +21,7 @@ from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.recipes.engine import derive
 from paxray.anatomy.voxels import value_boxes
 from paxray.config import Pipeline
+from paxray.dataset.invariants import require_consistent
 from paxray.dataset.rle import encode_mask
 from paxray.errors import CaseError, ConfigError
 from paxray.io.cases import Case
@@ -50,7 +51,7 @@ STAGE_VERSIONS = {
     "physics": 1,
     "projection": 2,
     "radiography": 1,
-    "rows": 3,
+    "rows": 4,
 }
 
 
@@ -300,12 +301,13 @@ def produce(
     Raises
     ------
     CaseError
-        Where the case cannot be used.
+        Where the case cannot be used; ``inconsistent_masks`` where what would be written contradicts itself.
     """
     clock = clock or Clock()
     with at_most(threads):
         subject = prepare(case, pipeline, catalog, clock, base, threads, device)
     rows = Rows()
+    parts = {name: catalog[name].parts for name in subject.classes}
     views = views_of(subject, pipeline)
     with clock.stage("project"):
         resident = _on_gpu(subject, device)
@@ -320,7 +322,9 @@ def produce(
                 "view": view.name,
             }
             rows.samples.append(common | _sample_row(case, subject, shot))
-            for kind, found in rows_of_view(subject, shot.projection, categories).items():
+            tables = rows_of_view(subject, shot.projection, categories)
+            require_consistent(common["sample_id"], tables["labels"], (view.rows, view.columns), parts)
+            for kind, found in tables.items():
                 getattr(rows, kind).extend(common | row for row in found)
     return rows
 
@@ -407,6 +411,7 @@ def label_rows(
         row: dict[str, Any] = {"class": name, "category_id": categories[name], "status": status.value}
         row["note"] = subject.labels.notes.get(name)
         if known and status in (Status.PRESENT, Status.PARTIAL):
+            row["added_voxels"] = subject.labels.added_voxels[name]
             row["cut_by_ct"] = subject.cut_by_ct[name]
             row |= _in_3d(subject, name)
             row |= _seen(subject, projection, name, unhidden)

@@ -50,6 +50,7 @@ class LabelBuilder:
         self._counts: Int64 = np.array([np.prod(shape, dtype=np.int64)])
         self._code_of: dict[frozenset[str], int] = {_EMPTY: 0}
         self._status: dict[str, Status] = {}
+        self._added: dict[str, int | None] = {}
 
     @classmethod
     def resume(cls, labels: LabelVolume, without: Collection[str] = ()) -> LabelBuilder:
@@ -63,6 +64,7 @@ class LabelBuilder:
         ]
         builder._counts = labels.atom_counts()
         builder._status = {name: s for name, s in labels.status.items() if name not in without}
+        builder._added = {name: n for name, n in labels.added_voxels.items() if name not in without}
         return builder
 
     def add_label_map(
@@ -228,7 +230,8 @@ class LabelBuilder:
         self._codes, self._borrowed, self._counts = atoms, True, counts
         self._sets, self._code_of = ordered, atom_of
         status = {name: self._status[name] for name in names}
-        return LabelVolume(atoms, membership, tuple(names), affine, status)._keep_counts(counts)
+        labels = LabelVolume(atoms, membership, tuple(names), affine, status, added_voxels=dict(self._added))
+        return labels._keep_counts(counts)
 
     def _count_label_map(self, array: NDArray[Any], vocabulary: Vocabulary, where: str) -> Int64:
         """Count each value, and refuse one that the vocabulary does not name."""

@@ -48,6 +48,9 @@ class LabelVolume:
     notes
         What a reader of a class should know, in words: why a derived one is unknown, what stood in for a
         landmark. Classes without voxels may have notes too.
+    added_voxels
+        By class, once unions are derived: the voxels of its parts that its own source or recipe had left out, and
+        that were added so that it contains them; None where it is made of its parts alone.
 
     Raises
     ------
@@ -61,6 +64,7 @@ class LabelVolume:
     affine: Float64
     status: Mapping[str, Status]
     notes: Mapping[str, str] = field(default_factory=dict)
+    added_voxels: Mapping[str, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.atoms.ndim != 3 or self.atoms.dtype not in (np.uint16, np.uint32):

@@ -44,7 +44,8 @@ def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = 
 
     Returns
     -------
-    The same atoms under more columns, in catalog order. Deriving again changes nothing.
+    The same atoms under more columns, in catalog order, with `LabelVolume.added_voxels`. Deriving again changes
+    nothing.
     """
     columns: dict[str, tuple[BoolArray, Status]] = {}
 
@@ -91,5 +92,14 @@ def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = 
     for column, (voxels, _) in enumerate(worked_out):
         membership[:, column] = voxels
     status = {name: s for name, (_, s) in zip(ordered, worked_out, strict=True)}
-    derived = replace(labels, membership=membership, names=tuple(ordered), status=status)
-    return derived._keep_counts(labels.atom_counts())
+    counts = labels.atom_counts()
+    added: dict[str, int | None] = {}
+    for name, (voxels, _) in zip(ordered, worked_out, strict=True):
+        drawn = labels.status.get(name, Status.UNKNOWN) is not Status.UNKNOWN
+        # What was derived before looks drawn: what was counted then tells.
+        before = labels.added_voxels.get(name, 0 if drawn else None)
+        if before is not None:
+            before += int(counts[voxels & ~labels.membership[:, labels.index(name)]].sum())
+        added[name] = before
+    derived = replace(labels, membership=membership, names=tuple(ordered), status=status, added_voxels=added)
+    return derived._keep_counts(counts)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from paxray.dataset.checksums import canonical_files, foreign_files, read_checksums
+from paxray.dataset.invariants import contradictions
 from paxray.dataset.layout import SCHEMA_VERSION, Layout
 from paxray.dataset.plan import read_plan
 from paxray.dataset.rle import decode_mask
@@ -46,8 +47,8 @@ def verify(root: Path, *, deep: bool = False, on_file: Callable[[str], None] | N
     root
         The data set's folder.
     deep
-        Also decode every image and mask and check sizes, areas and boxes against the columns, and that
-        every class contains its parts.
+        Also decode every image and mask and check sizes, areas and boxes against the columns, and what the
+        masks of a sample owe each other (`paxray.dataset.invariants`).
     on_file
         Told each file as it is read.
 
@@ -190,16 +191,13 @@ def _deep(layout: Layout, shard: str, manifest: dict[str, Any]) -> Iterator[Find
                 continue
             if found != size[::-1]:
                 yield Finding(file, f"{sample['sample_id']}: {key} is {found}, geometry says {size[::-1]}")
-        masks = {}
-        for row in by_sample.pop(sample["sample_id"], []):
+        rows = by_sample.pop(sample["sample_id"], [])
+        for row in rows:
             if row["mask"] is not None:
-                masks[row["class"]] = mask = decode_mask(row["mask"], size)
+                mask = decode_mask(row["mask"], size)
                 yield from _mask_facts(f"labels/{shard}.parquet", row, mask)
-        for name, mask in masks.items():
-            for part in parts.get(name, []):
-                if part in masks and (masks[part] & ~mask).any():
-                    where = f"{sample['sample_id']}: '{part}' reaches beyond '{name}', of which it is a part"
-                    yield Finding(f"labels/{shard}.parquet", where)
+        for what in contradictions(rows, size, parts):
+            yield Finding(f"labels/{shard}.parquet", f"{sample['sample_id']}: {what}")
         yield from _instances(layout, shard, sample)
         yield from _landmarks(layout, shard, sample)
     for orphan in by_sample:

@@ -52,6 +52,8 @@ def test_a_union_is_the_or_of_its_leaves_and_its_own_source(seed, n):
         below = [other for other in masks if other == name or name in CATALOG.ancestors(other)]
         expected = np.logical_or.reduce([masks[other] for other in below])
         assert_array_equal(derived.mask(name), expected)
+        added = (derived.mask(name) & ~masks[name]).sum() if name in masks else None
+        assert derived.added_voxels[name] == added
         for part in CATALOG[name].parts:
             if part in derived.names:
                 assert not (derived.mask(part) & ~derived.mask(name)).any()
@@ -64,6 +66,7 @@ def test_a_union_is_the_or_of_its_leaves_and_its_own_source(seed, n):
     again = derive(derived, CATALOG)
     assert again.names == derived.names
     assert again.status == derived.status
+    assert again.added_voxels == derived.added_voxels
     assert_array_equal(again.membership, derived.membership)
 
 
@@ -127,6 +130,27 @@ def test_the_heart_is_whole_by_its_source_or_by_its_chambers():
     assert status_of("heart", {"heart": "present"}) == "present"
     labels = derive(build({"heart": "present", "atrial_appendage_left": "present"}), CATALOG)
     assert labels.voxel_counts()["heart"] == 2  # closed over the appendage that its source left out
+    assert labels.added_voxels["heart"] == 1
+
+
+def test_added_voxels_are_remembered_through_what_is_added_later():
+    labels = derive(build({"heart": "present", "atrial_appendage_left": "present"}), CATALOG)
+    tube = np.zeros(SHAPE, bool)
+    tube.reshape(-1)[30] = True
+    labels = derive(labels.with_mask("heart_atrium_left", tube, Status.PRESENT), CATALOG)
+    assert labels.added_voxels["heart"] == 2
+    assert labels.added_voxels["atrial_appendage_left"] == 0  # it has no parts
+    # Drawn anew, a class begins anew.
+    whole = labels.mask("heart")
+    assert derive(labels.with_mask("heart", whole, Status.PRESENT), CATALOG).added_voxels["heart"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kidneys", "added"), [("present", 1), ("absent", 1), ("unknown", None), (None, None)]
+)
+def test_added_voxels_are_counted_where_a_source_drew_the_whole(kidneys, added):
+    found = {"kidney_left": "present"} | ({"kidneys": kidneys} if kidneys else {})
+    assert derive(build(found), CATALOG).added_voxels["kidneys"] == added
 
 
 def test_by_default_only_what_something_is_known_of_is_added():
