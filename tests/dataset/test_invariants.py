@@ -125,7 +125,7 @@ def test_any_nest_is_sound_until_a_pixel_is_turned(seed: int, data: st.DataObjec
 
 def test_the_error_says_where_and_what() -> None:
     rows = [row("lungs", LEFT), row("lung_left", LEFT), row("lung_right", RIGHT)]
-    with pytest.raises(CaseError, match="a/pa: .*contradict") as caught:
+    with pytest.raises(CaseError, match=r"a/pa: .*contradict") as caught:
         require_consistent("a/pa", rows, SIZE, PARTS)
     assert caught.value.code == "inconsistent_masks"
     assert caught.value.found == "'lung_right' reaches beyond 'lungs', of which it is a part, by 16 px"
