@@ -12,6 +12,7 @@ import numpy as np
 
 from paxray.anatomy.catalog import Catalog
 from paxray.config import parse_pipeline
+from paxray.dataset.rle import decode_mask
 from paxray.files import write_bytes, write_json
 from paxray.io.cases import BY_NAME, Case, MaskSource
 from paxray.produce import (
@@ -162,6 +163,10 @@ def _write(
                 },
             },
         )
+        for row in tables["labels"]:
+            if row["class"] in subject.films and "mask" in row:
+                mask = decode_mask(row["mask"], shot.image.shape)
+                Image.fromarray(mask).save(masks / f"{row['class']}.png")
         drawing.result()
         list(saving)
     body = projection.mask(BODY) if BODY in projection.names else projection.image > 0

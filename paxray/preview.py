@@ -15,6 +15,7 @@ from paxray.anatomy.recipes.engine import derive
 from paxray.anatomy.recipes.pieces import label_pieces
 from paxray.anatomy.recipes.region import Region
 from paxray.anatomy.recipes.scene import BACK, LEFT, UP, Scene
+from paxray.errors import ConfigError
 from paxray.files import write_bytes
 from paxray.io.ct import read_ct
 from paxray.io.volume import Volume
@@ -74,6 +75,11 @@ def preview(
     """
     catalog = load_catalog(catalog_file)
     item = catalog[catalog.resolve(name)]
+    if item.film is not None:
+        raise ConfigError(
+            f"'{item.name}' is a class of the film: it has pixels in a view and no voxels to draw",
+            do=f"preview '{item.film.of}', or look at it with `paxray project --full`",
+        )
     ct = read_ct(ct_file)
     sources = [source_of(text, vocabulary, further_labels or {}) for text in labels]
     found = read_masks(sources, ct.grid, catalog)

@@ -7,7 +7,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paxray.anatomy.catalog import Catalog, load_catalog
+from paxray.anatomy.film import Film, film_status
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.recipes.engine import derive
 from paxray.anatomy.voxels import value_boxes
@@ -24,6 +25,7 @@ from paxray.config import Pipeline
 from paxray.dataset.invariants import require_consistent
 from paxray.dataset.rle import encode_mask
 from paxray.errors import CaseError, ConfigError
+from paxray.filmed import film_columns
 from paxray.io.cases import Case
 from paxray.io.volume import Volume
 from paxray.parallel import at_most
@@ -99,6 +101,8 @@ class Subject:
         The body's points in the first and last slice along the patient.
     atom_boxes_ijk
         ``(n_atoms, 2, 3)``, see `atom_boxes`.
+    films
+        Those of `classes` that are of the film.
     """
 
     mu: Volume
@@ -109,6 +113,7 @@ class Subject:
     extent_mm: NDArray[np.float64]
     faces_mm: tuple[NDArray[np.float64], NDArray[np.float64]]
     atom_boxes_ijk: NDArray[np.int64]
+    films: Mapping[str, Film] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +187,9 @@ def prepare(
     with clock.stage("body"):
         labels, body = with_body(ct, labels)
     with clock.stage("derive"):
+        films = {name: film for name in classes if (film := catalog[name].film) is not None}
+        made = [name for name in needed if name not in films]
+        needed = list(dict.fromkeys([*made, *(name for film in films.values() for name in film.inputs)]))
         labels = derive(labels, catalog, ct, needed, unscanned=UNSCANNED, threads=threads or 0)
         outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
         cut_by_ct = labels.cut_by_ct(outside)
@@ -202,6 +210,7 @@ def prepare(
         extent_mm=body_extent(body, ct.grid),
         faces_mm=body_faces(body, ct.grid),
         atom_boxes_ijk=boxes,
+        films=films,
     )
 
 
@@ -217,7 +226,8 @@ def shoot(
     """Project a subject in one view and draw the picture; `resident` is the subject as it lies on a GPU."""
     if subject.measured is None:
         voxels = subject.labels.voxel_counts()
-        shown = [name for name in subject.labels.names if name in subject.classes and voxels[name]]
+        asked = set(subject.classes).union(*(film.inputs for film in subject.films.values()))
+        shown = [name for name in subject.labels.names if name in asked and voxels[name]]
     else:
         from paxray.measured import channels
 
@@ -406,6 +416,10 @@ def label_rows(
     """One row for each class that is to come out, in catalog order: status, mask and facts."""
     rows = []
     for name in subject.classes:
+        if name in subject.films:
+            common = {"class": name, "category_id": categories[name]}
+            rows.append(common | _film_row(subject, projection, subject.films[name]))
+            continue
         known = name in subject.labels.names
         status = subject.labels.status[name] if known else Status.UNKNOWN
         row: dict[str, Any] = {"class": name, "category_id": categories[name], "status": status.value}
@@ -417,6 +431,16 @@ def label_rows(
             row |= _seen(subject, projection, name, unhidden)
         rows.append(row)
     return rows
+
+
+def _film_row(subject: Subject, projection: Projection, film: Film) -> dict[str, Any]:
+    """A class of the film; the scan and the picture's border cut it where they cut the class looked at."""
+    status, note = film_status(film, subject.labels)
+    row: dict[str, Any] = {"status": status.value, "note": note}
+    if status not in (Status.PRESENT, Status.PARTIAL):
+        return row
+    row["cut_by_ct"] = subject.cut_by_ct[film.of]
+    return row | film_columns(film, projection, _view_status(subject, projection, film.of))
 
 
 def _in_3d(subject: Subject, name: str) -> dict[str, Any]:
@@ -445,11 +469,12 @@ def _seen(subject: Subject, projection: Projection, name: str, unhidden: dict[st
     assert projection.facts is not None
     fact = projection.facts[projection.index(name)]
     pixels = int(fact["pixels"])
+    view_status = _view_status(subject, projection, name)
     if pixels == 0:
-        return {"view_status": _why_unseen(subject, projection.view, name), "area_px": 0, "area_mm2": 0.0}
+        return {"view_status": view_status, "area_px": 0, "area_mm2": 0.0}
     left, right, top, bottom = (int(fact[k]) for k in ("column_min", "column_max", "row_min", "row_max"))
     return {
-        "view_status": "whole" if _in_field(subject, projection.view, name).all() else "cut",
+        "view_status": view_status,
         "mask": encode_mask(projection.mask(name)),
         "area_px": pixels,
         "area_mm2": pixels * projection.view.pixel_area_mm2,
@@ -461,6 +486,14 @@ def _seen(subject: Subject, projection: Projection, name: str, unhidden: dict[st
         "exit_mean_mm": float(fact["exit_sum_mm"] / pixels),
         **({"unhidden_share": unhidden[name]} if unhidden else {}),
     }
+
+
+def _view_status(subject: Subject, projection: Projection, name: str) -> str:
+    """How much of a class a view shows."""
+    assert projection.facts is not None
+    if not projection.facts[projection.index(name)]["pixels"]:
+        return _why_unseen(subject, projection.view, name)
+    return "whole" if _in_field(subject, projection.view, name).all() else "cut"
 
 
 def _why_unseen(subject: Subject, view: View, name: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from paxray.anatomy.document import Document, read_document
+from paxray.anatomy.film import Film, read_film
 from paxray.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ LATERALITY_CODES = {"left": "7771000", "right": "24028007", "bilateral": "514400
 _UNION_RULE = "union of its parts"
 _LEAF_RULE = "as the source that names it draws it"
 _RECIPE_RULE = "as its recipe says"
+_FILM_RULE = "what of a class the picture shows unhidden"
 _FIELDS = (
     "group",
     "parts",
@@ -57,6 +59,7 @@ _FIELDS = (
     "colour",
     "rule",
     "recipe",
+    "film",
     "numbers",
 )
 _SNOMED_FIELDS = ("code", "meaning", "laterality", "source")
@@ -96,6 +99,8 @@ class AnatomyClass:
         looked for it does not make a union of which it is a part incomplete.
     recipe
         How it is derived where no source draws it, as YAML writes it (``docs/classes.md``); None without one.
+    film
+        For a class of the film, which has pixels in each view and no voxels: what it is made of; else None.
     """
 
     name: str
@@ -112,6 +117,7 @@ class AnatomyClass:
     rule: str = ""
     optional: bool = False
     recipe: Any = None
+    film: Film | None = None
 
 
 class Catalog(Mapping[str, AnatomyClass]):
@@ -194,9 +200,9 @@ class Catalog(Mapping[str, AnatomyClass]):
         facts = []
         for name in sorted(self.graph.below(names)):
             node = self.graph.recipe(name)
-            facts.append(
-                [name, list(self[name].parts), self[name].optional, None if node is None else node.key]
-            )
+            item = self[name]
+            fact = [name, list(item.parts), item.optional, None if node is None else node.key]
+            facts.append(fact if item.film is None else [*fact, list(item.film.inputs)])
         return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).hexdigest()
 
     def _below(self, name: str) -> set[str]:
@@ -366,6 +372,8 @@ def _read_class(
             fields[field] = value
         elif field == "recipe":
             fields[field] = value  # read as a whole once all classes are known
+        elif field == "film":
+            fields[field] = read_film(document, (*at, field), value)
         elif not isinstance(value, str):
             raise document.error((*at, field), "not text", found=value)
         else:
@@ -378,18 +386,20 @@ def _read_class(
         fields.setdefault("laterality", side)
         fields.setdefault("mirror", _for_side(twin_key, "right" if side == "left" else "left"))
     if known is not None:
-        if known.rule in (_LEAF_RULE, _UNION_RULE, _RECIPE_RULE):
+        if known.rule in (_LEAF_RULE, _UNION_RULE, _RECIPE_RULE, _FILM_RULE):
             merged = dataclasses.replace(known, **fields)
-            fields.setdefault("rule", _default_rule(merged.parts, merged.recipe))
+            fields.setdefault("rule", _default_rule(merged.parts, merged.recipe, merged.film))
         return dataclasses.replace(known, **fields)
     if not fields.get("group"):
         raise document.error(at, f"class '{name}' has no group", do="add a line such as `group: lung`")
-    fields.setdefault("rule", _default_rule(fields.get("parts"), fields.get("recipe")))
+    fields.setdefault("rule", _default_rule(fields.get("parts"), fields.get("recipe"), fields.get("film")))
     fields.setdefault("colour", _colour_of(name))
     return AnatomyClass(name=name, **fields)
 
 
-def _default_rule(parts: object, recipe: object) -> str:
+def _default_rule(parts: object, recipe: object, film: object) -> str:
+    if film is not None:
+        return _FILM_RULE
     return _RECIPE_RULE if recipe is not None else _UNION_RULE if parts else _LEAF_RULE
 
 

@@ -110,6 +110,27 @@ def _recipes_resolve(catalog: Catalog) -> Iterator[Problem]:
         yield Problem(circle[0], "recipe", f"needs itself: {' -> '.join(circle)}")
 
 
+def _films_resolve(catalog: Catalog) -> Iterator[Problem]:
+    """A class of the film is made from classes that have voxels, and nothing that has voxels from it."""
+    from paxray.anatomy.recipes.graph import recipe_problem
+
+    films = {name for name, item in catalog.items() if item.film is not None}
+    for name, item in catalog.items():
+        if item.film is not None:
+            if item.parts or item.recipe is not None:
+                yield Problem(name, "film", "a class of the film has no voxels, so neither parts nor recipe")
+            for other in item.film.inputs:
+                if other not in catalog:
+                    yield Problem(name, "film", f"there is no class '{other}'", suggest(other, catalog))
+                elif other in films:
+                    yield Problem(name, "film", f"'{other}' is of the film itself and has no voxels")
+            continue
+        sound = item.recipe is not None and recipe_problem(catalog.graph, name) is None
+        for key, used in (("parts", item.parts), ("recipe", catalog.graph.inputs(name) if sound else ())):
+            for other in sorted(films.intersection(used)):
+                yield Problem(name, key, f"'{other}' is of the film and has no voxels")
+
+
 def _twins_agree(catalog: Catalog) -> Iterator[Problem]:
     for name, item in catalog.items():
         if not item.mirror:
@@ -172,6 +193,7 @@ _STRUCTURE: tuple[Callable[[Catalog], Iterator[Problem]], ...] = (
     _parts_are_known,
     _no_cycle,
     _recipes_resolve,
+    _films_resolve,
     _twins_agree,
     _parts_lie_on_their_side,
     _groups_are_words,
@@ -230,7 +252,9 @@ def _every_class_can_be_made(catalog: Catalog) -> Iterator[Problem]:
     """
     from paxray.anatomy.channels import load_channels
 
-    made = set(SEGMENTED) | {name for name, item in catalog.items() if item.recipe is not None}
+    made = set(SEGMENTED) | {
+        name for name, item in catalog.items() if item.recipe is not None or item.film is not None
+    }
     for vocabulary in vocabulary_names():
         made.update(load_channels(vocabulary, catalog=catalog).classes)
     for name in load_catalog():

@@ -23,7 +23,10 @@ def reachable(catalog: Catalog, given: Iterable[str]) -> frozenset[str]:
 
     def reach(name: str) -> bool:
         if name not in known:
-            recipe = catalog.graph.recipe(name)
+            recipe, film = catalog.graph.recipe(name), catalog[name].film
+            if film is not None:
+                known[name] = all(map(reach, film.inputs))
+                return known[name]
             proper = catalog.graph.proper_parts(name)
             # A division is cut out of the class itself, and so helps to make it only where it is given.
             parts = {part: reach(part) if part in proper else part in sources for part in catalog[name].parts}

@@ -26,8 +26,8 @@ def groups() -> str:
     rows: list[list[object]] = []
     for group in [*names, "all"]:
         items = [item for item in CATALOG.values() if group in (item.group, "all")]
-        derived = [item for item in items if item.recipe is not None]
-        unions = [item for item in items if item.parts and item.recipe is None]
+        derived = [item for item in items if item.recipe is not None or item.film is not None]
+        unions = [item for item in items if item.parts and item not in derived]
         drawn = len(items) - len(derived) - len(unions)
         coded = sum(bool(item.snomed_ct) for item in items)
         rows.append([group, len(items), drawn, len(unions), len(derived), coded])

@@ -47,7 +47,10 @@ class Graph:
         return tuple(p for p in (item.parts if item else ()) if (name, p) not in self.divisions)
 
     def inputs(self, name: str) -> tuple[str, ...]:
-        """The classes that a class's recipe names."""
+        """The classes that a class's recipe names, or that a class of the film is made from."""
+        item = self._catalog.get(name)
+        if item is not None and item.film is not None:
+            return item.film.inputs
         node = self.recipe(name)
         return () if node is None else tuple(node.classes())
 
