@@ -13,6 +13,7 @@ from paxray.anatomy.check import check_catalog
 from paxray.anatomy.film import Film, film_status
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.reach import reachable
+from paxray.anatomy.recipes.engine import derive
 from paxray.api import build, load
 from paxray.config import Pipeline, parse_pipeline
 from paxray.errors import ConfigError
@@ -139,6 +140,13 @@ def test_what_it_is_made_from_decides_what_it_depends_on(tmp_path: Path) -> None
     changed = load_catalog(tmp_path / "mine.yaml")
     assert changed.fingerprint(["lungs_visible"]) != catalog.fingerprint(["lungs_visible"])
     assert changed.fingerprint(["lungs"]) == catalog.fingerprint(["lungs"])
+
+
+def test_in_3d_nothing_is_known_of_it() -> None:
+    labels = LabelVolume(np.zeros((1, 1, 1), np.uint16), np.zeros((1, 0), bool), (), np.eye(4), {})
+    derived = derive(labels, load_catalog(), names=["visible lungs"])
+    assert derived.status["lungs_visible"] is Status.UNKNOWN
+    assert "no voxels" in derived.notes["lungs_visible"]
 
 
 def test_a_preview_has_no_voxels_to_draw(tmp_path: Path) -> None:

@@ -86,6 +86,9 @@ def derive(
     notes = dict(labels.notes) | {
         name: "; ".join(region.notes) for name, region in made.items() if region.notes
     }
+    if names is not None:
+        films = (name for name in wanted if name in catalog and catalog[name].film is not None)
+        notes |= dict.fromkeys(films, "a class of the film: it has pixels in a view and no voxels")
     for name, region in made.items():
         made[name] = replace(region, notes=())
     if made:
