@@ -475,7 +475,8 @@ def _seen(subject: Subject, projection: Projection, name: str, unhidden: dict[st
     left, right, top, bottom = (int(fact[k]) for k in ("column_min", "column_max", "row_min", "row_max"))
     return {
         "view_status": view_status,
-        "mask": encode_mask(projection.mask(name)),
+        # Whoever only looks keeps masks as pictures.
+        **({"mask": encode_mask(projection.mask(name))} if subject.measured is not None else {}),
         "area_px": pixels,
         "area_mm2": pixels * projection.view.pixel_area_mm2,
         "bbox": [left, top, right - left + 1, bottom - top + 1],
