@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.recipes.engine import derive as _derive
 from paxray.dataset.reader import load
-from paxray.errors import CaseError, ConfigError
+from paxray.errors import CaseError, ConfigError, suggest
 from paxray.io.ct import read_ct as _read_ct
 from paxray.io.volume import Volume
 from paxray.physics.attenuation import AIR_HU
@@ -168,6 +168,15 @@ def place(pose: Pose | str, labels: LabelVolume, setup: Setup | None = None, **c
         Beam and detector; single settings by name, e.g. ``beam="parallel"`` or ``size=(1024, 1024)``.
     """
     body = _body_of(labels)
+    known = [field.name for field in fields(Setup)]
+    for name in changes:
+        if name not in known:
+            raise ConfigError(f"a setup has no '{name}'", expected=", ".join(known), do=suggest(name, known))
+    size = changes.get("size")
+    if isinstance(size, int):
+        raise ConfigError(
+            "a detector's size is rows and columns", found=str(size), do=f"size=({size}, {size})"
+        )
     chosen = replace(setup or Setup(), **changes)
     return _place(
         Pose.named(pose) if isinstance(pose, str) else pose,
@@ -181,7 +190,11 @@ def render(projection: Projection, display: Display | None = None) -> NDArray[np
     """Draw the 8-bit radiograph, bone white."""
     if projection.image is None:
         raise ConfigError("the projection has no image", do="project(..., want=['image', ...])")
-    return render_display(projection.image, display, projection.incomplete)[0]
+
+    def in_numpy(array: Any) -> Any:
+        return array if array is None or isinstance(array, np.ndarray) else array.detach().cpu().numpy()
+
+    return render_display(in_numpy(projection.image), display, in_numpy(projection.incomplete))[0]
 
 
 def build(

@@ -20,8 +20,8 @@ from paxray.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, ConfigError, Paxra
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 class DeviceName(StrEnum):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Method = Literal["joseph", "exact"]
 Backend = Literal["", "reference"]
 
+#: No attenuation per mm is below this; HU are.
+LEAST_PER_MM = -100.0
 #: Memory for the maps of the fine rays of a tile, where pixels are supersampled.
 SUPERSAMPLE_BYTES = 2**26
 #: Maps that run over pixels first, `(rows, columns, ...)`; the others have a leading axis.
@@ -85,6 +87,7 @@ class Scene:
 
     def whole(self, view: View) -> Maps:
         """Follow all rays of a view."""
+        _need_view(view)
         if self.supersample == 1:
             (tile,) = self.tiles(view, view.rows)
             return tile.maps
@@ -207,6 +210,13 @@ class Scene:
         return self.atoms if self.atoms.shape == self.grid.shape else np.zeros(self.grid.shape, np.uint16)
 
 
+def _need_view(view: Any) -> None:
+    if not isinstance(view, View):
+        raise ConfigError(
+            "a projection needs a View", found=repr(view), do="paxray.place('pa', labels) makes one"
+        )
+
+
 def prepare(
     mu: Volume,
     labels: LabelVolume | None,
@@ -233,9 +243,15 @@ def prepare(
     if not (want.image or want.materials or want.labelled):
         raise ConfigError("nothing is wanted of the projection", do="project(..., want=['image', ...])")
     kind = kind_of(mu.array)
+    if kind == "numpy" and float(mu.array[::8, ::8, ::8].min()) < LEAST_PER_MM:
+        raise ConfigError(
+            "the volume holds HU, not attenuation per mm",
+            found=f"values down to {mu.array.min():g}",
+            do="paxray.attenuate(ct, labels) makes attenuation of it",
+        )
     if method == "exact" and (want.depth or want.share or want.incomplete or want.facts or want.materials):
         raise ConfigError("the exact method yields image, presence, coverage and path only")
-    names = None if classes is None else tuple(classes)
+    names = None if classes is None else (classes,) if isinstance(classes, str) else tuple(classes)
     if names is not None and per == "atom":
         raise ConfigError(
             "classes are chosen, but channels are asked for per atom", do="leave out one of them"

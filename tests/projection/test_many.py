@@ -186,3 +186,14 @@ def test_on_a_gpu_the_volume_is_sent_once(monkeypatch: pytest.MonkeyPatch, build
     assert len(list(project_tiles(mu, labels, views[0], ALL, max_bytes=60_000))) > 1
     assert engine.adopted == 4
     engine.check()
+
+
+def test_arguments_that_are_easily_mistaken_are_told() -> None:
+    mu, labels = scene()
+    with pytest.raises(ConfigError, match=r"needs a View.*\n?.*'pa'"):
+        project(mu, labels, "pa", ["image"])  # type: ignore[arg-type]
+    hu = Volume(mu.array - np.float32(1000), mu.affine)
+    with pytest.raises(ConfigError, match="holds HU"):
+        project(hu, labels, view_of(mu), ["image"])
+    one = project(mu, labels, view_of(mu), ["presence"], classes=labels.names[0])
+    assert one.names == labels.names[:1]
