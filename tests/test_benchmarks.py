@@ -233,7 +233,8 @@ def test_memory_is_seen_and_others_are_told_apart() -> None:
     others = machine.OthersUse().share(1.0)
     if found is None or others is None:
         pytest.skip("resident memory and processor use are read from /proc")
-    assert found[1] == pytest.approx(2**25, rel=0.05)
+    # Huge pages count whole, also those that the array fills only in part, at either end.
+    assert found[1] == pytest.approx(2**25, abs=2 * 2**21)
     assert others >= 0
 
 

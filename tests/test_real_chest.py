@@ -190,6 +190,11 @@ def test_facts_of_classes_are_plausible(dataset: Path) -> None:
         assert -900 < facts.loc["lung_left", "hu_mean"] < -700
         assert 0 < facts.loc["liver", "hu_mean"] < 150
         seen = facts[facts["area_px"].fillna(0) > 0]
+        of_film = seen["volume_mm3"].isna()  # made of masks, view by view
+        assert set(seen.index[of_film]) == {"lungs_visible", "lung_left_visible", "lung_right_visible"}
+        for name in ("lungs", "lung_left", "lung_right"):
+            assert seen.loc[f"{name}_visible", "area_px"] < seen.loc[name, "area_px"]
+        seen = seen[~of_film]
         assert seen["unhidden_share"].between(0, 1).all()
         assert seen.loc["lung_left", "unhidden_share"] < seen.loc["heart", "unhidden_share"]
         # No solid has less surface than a ball of its volume; 6 % are the estimate's.
