@@ -229,12 +229,12 @@ def test_a_gpu_that_is_not_there_is_an_error(capsys: pytest.CaptureFixture[str])
 
 
 def test_memory_is_seen_and_others_are_told_apart() -> None:
-    found = machine.peak_beyond(lambda: np.ones(2**22))
+    # So large that a huge page filled in part, at either end, stays within the bound.
+    found = machine.peak_beyond(lambda: np.ones(2**24))
     others = machine.OthersUse().share(1.0)
     if found is None or others is None:
         pytest.skip("resident memory and processor use are read from /proc")
-    # Huge pages count whole, also those that the array fills only in part, at either end.
-    assert found[1] == pytest.approx(2**25, abs=2 * 2**21)
+    assert found[1] == pytest.approx(2**27, rel=0.05)
     assert others >= 0
 
 

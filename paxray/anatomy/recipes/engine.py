@@ -19,7 +19,7 @@ from paxray.anatomy.recipes.region import Level, Region, Underivable, join, unio
 from paxray.anatomy.recipes.scene import Scene
 from paxray.anatomy.unions import KNOWN
 from paxray.anatomy.unions import derive as derive_unions
-from paxray.anatomy.voxels import look_up
+from paxray.anatomy.voxels import Int64, look_up, value_boxes
 from paxray.errors import CaseError
 from paxray.io.volume import Volume
 
@@ -210,19 +210,18 @@ class _Run:
         return Scene(self._labels.grid, self._hu, beyond, self._threads)
 
     @cached_property
-    def _atom_boxes(self) -> list[Any]:
-        from scipy import ndimage
-
-        count = len(self._labels.membership) - 1
-        found: list[Any] = ndimage.find_objects(self._labels.atoms, max_label=count) if count else []
-        return found
+    def _atom_boxes(self) -> Int64:
+        return value_boxes(self._labels.atoms, len(self._labels.membership))
 
     def _drawn(self, labels: LabelVolume, name: str) -> Region:
         """A class of a table, cut to its box."""
         status = labels.status[name]
         column = np.ascontiguousarray(labels.membership[:, labels.index(name)])
-        found = [self._atom_boxes[atom - 1] for atom in np.flatnonzero(column)]
-        box = join(each for each in found if each is not None)
+        used = np.flatnonzero(column & (self._labels.atom_counts() > 0))
+        box = join(
+            (slice(k0, k1 + 1), slice(j0, j1 + 1), slice(i0, i1 + 1))
+            for (i0, j0, k0), (i1, j1, k1) in self._atom_boxes[used].tolist()
+        )
         if status is Status.UNKNOWN:
             return Region.nothing(status, f"nothing looked for '{name}'")
         return Region(box, look_up(column, self._labels.atoms[box]), status)
