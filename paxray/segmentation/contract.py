@@ -21,7 +21,7 @@ class Request:
     Attributes
     ----------
     ct
-        HU on its own lattice. A segmenter that needs a file writes this one, so that file formats are read in one place.
+        HU on its own lattice. A segmenter that needs a file writes this one: file formats are read in one place.
     catalog
         The classes known; masks carry its canonical names.
     scratch
