@@ -71,10 +71,10 @@ class OthersUse:
         return max(others, 0.0) / (seconds * (os.cpu_count() or 1))
 
 
-def versions() -> dict[str, str]:
-    """Versions of what all runs depend on."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of what all runs depend on, and of further packages."""
     found = {"python": platform.python_version()}
-    for package in ("numpy", "numba", "torch"):
+    for package in ("numpy", "numba", *(more or ("torch",))):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import command, limits, machine, projector, report
+from benchmarks import command, derive, limits, machine, projector, report
 from benchmarks.compare import TOOLS, compare, disagreement, label_disagreement
 from benchmarks.scenes import (
     CASES,
@@ -26,6 +26,8 @@ from benchmarks.scenes import (
 )
 from benchmarks.timing import LEAST_ROUNDS, Call, Times, take_turns
 from benchmarks.tools import Paxray, Tool
+from paxray.anatomy.builder import LabelBuilder
+from paxray.anatomy.catalog import load_catalog
 from paxray.projection.project import project
 
 SHRINK = 4
@@ -264,3 +266,47 @@ def test_command_runs_the_whole_process(real_data: Path, tmp_path: Path) -> None
     assert 0 < sum(one["stages_s"].values()) < one["wall_s"]
     assert one["processor_s"] > 0
     assert "| whole process, wall |" in (tmp_path / "command.md").read_text()
+
+
+def test_shared_results_are_booked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two recipes share a step: what it takes counts for the first, and everything adds up to the whole."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "classes:\n"
+        "  one: {group: vessel, recipe: {erode: {of: {dilate: {of: aorta, by_mm: 2}}, by_mm: 1}}}\n"
+        "  two: {group: vessel, recipe: {erode: {of: {dilate: {of: aorta, by_mm: 2}}, by_mm: 2}}}\n"
+        "  three: {group: vessel, recipe: {union: [two, liver]}}\n"
+    )
+    catalog = load_catalog(path)
+    ledger, clock = derive.Ledger(catalog), iter(range(100))
+    monkeypatch.setattr(derive.time, "perf_counter", lambda: next(clock))
+    builder = LabelBuilder((8, 8, 8))
+    box = slice(2, 6), slice(2, 6), slice(2, 6)
+    for name in ("aorta", "liver"):
+        builder.add_mask(name, box, np.ones((4, 4, 4), bool))
+    labels = builder.finish(np.eye(4), catalog)
+    derive.derive(labels, catalog, names=["one", "two", "three"], watch=ledger.watch)
+    # A tick for every reading of the clock: a node's own work takes 1, and 1 more for each node made inside it.
+    assert dict(ledger.by_operator) == {derive.DRAWN: 3, "dilate": 2, "erode": 3, "union": 3}
+    assert dict(ledger.by_class) == {"aorta": 1, "one": 4, "two": 2, "liver": 1, "three": 3}
+    assert ledger.total_s == 11
+
+
+def test_derive_tables() -> None:
+    rounds = [
+        derive.Round({"recipes": n, "facts": 1.0}, {"slow": n, "fast": 0.001, "faster": 0.0}, {"union": n}, 3)
+        for n in (1.0, 2.0, 4.0)
+    ]
+    stages, operators, classes = derive.tables(rounds)
+    assert dict(stages.rows)["all"].seconds == (2.0, 3.0, 5.0)
+    assert dict(operators.rows)["union"].median == 2.0
+    assert [name for name, _ in classes.rows] == ["slow", "2 others"]
+
+
+@pytest.mark.real
+def test_derive_runs_on_the_chest(real_data: Path, tmp_path: Path) -> None:
+    assert derive.main(["--coarse", "--repeats", "1", "--threads", "1", "--out", str(tmp_path)]) == 0
+    (one,) = json.loads((tmp_path / "derive.json").read_text())["rounds"]
+    assert one["by_class_s"].keys() >= {"mediastinum", "skin", "rib_left_4_anterior"}
+    assert sum(one["by_class_s"].values()) == pytest.approx(sum(one["by_operator_s"].values()))
+    assert "| course |" in (tmp_path / "derive.md").read_text()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -23,6 +24,13 @@ from paxray.anatomy.voxels import Int64, look_up, value_boxes
 from paxray.errors import CaseError
 from paxray.io.volume import Volume
 
+#: Entered around the making of each node, which may make others inside.
+Watch = Callable[[Node], AbstractContextManager[None]]
+
+
+def _nobody(node: Node) -> AbstractContextManager[None]:
+    return nullcontext()
+
 
 def derive(
     labels: LabelVolume,
@@ -32,6 +40,7 @@ def derive(
     *,
     unscanned: str = "unscanned",
     threads: int = 0,
+    watch: Watch = _nobody,
 ) -> LabelVolume:
     """Add the catalog's derived classes to a label volume: recipes first, then unions.
 
@@ -52,6 +61,8 @@ def derive(
         The class of voxels that the scanner did not reconstruct, if there is one: there, anatomy goes on unseen.
     threads
         For distance transforms; 0 takes as many as there are processors.
+    watch
+        To measure what a class costs.
 
     Returns
     -------
@@ -81,7 +92,7 @@ def derive(
         )
     graph = catalog.graph
     wanted = list(catalog) if names is None else [catalog.resolve(name) for name in names]
-    run = _Run(labels, catalog, graph, ct, unscanned, threads)
+    run = _Run(labels, catalog, graph, ct, unscanned, threads, watch)
     made = run.make(wanted)
     notes = dict(labels.notes) | {
         name: "; ".join(region.notes) for name, region in made.items() if region.notes
@@ -115,12 +126,13 @@ class _Run:
         ct: Volume | None,
         unscanned: str,
         threads: int,
+        watch: Watch,
     ) -> None:
         self._labels, self._catalog, self._graph = labels, catalog, graph
         self._cache: dict[str, Region] = {}
         self._uses: Counter[str] = Counter()
         self._hu = None if ct is None else ct.array
-        self._unscanned, self._threads = unscanned, threads
+        self._unscanned, self._threads, self._watch = unscanned, threads, watch
 
     def make(self, wanted: Iterable[str]) -> dict[str, Region]:
         """The regions of all classes that come from recipes, among those wanted and their parts."""
@@ -178,7 +190,8 @@ class _Run:
 
     def _get(self, node: Node) -> Region:
         if node.key not in self._cache:
-            made = self._class(node.name) if node.operator is None else self._call(node)
+            with self._watch(node):
+                made = self._class(node.name) if node.operator is None else self._call(node)
             self._cache[node.key] = made
             for child in self._needs(node):
                 self._release(child)

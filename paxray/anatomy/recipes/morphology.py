@@ -6,10 +6,14 @@ from typing import Literal
 
 import numpy as np
 
+from paxray.anatomy.recipes.bits import ball_rows, dilate_by_rows
 from paxray.anatomy.recipes.region import Box, Region, Underivable, grow, join, overlap, shape_of, within
 from paxray.anatomy.recipes.registry import operator
 from paxray.anatomy.recipes.scene import Scene
 from paxray.anatomy.voxels import BoolArray
+
+#: A ball of more rows of voxels than this is left to a distance transform, which does not mind how far it goes.
+MOST_ROWS = 600
 
 
 @operator
@@ -114,7 +118,11 @@ def nearest_of(scene: Scene, of: Region, seeds: list[Region], to: Region) -> Reg
 
 def _within(scene: Scene, mask: BoolArray, by_mm: float) -> BoolArray:
     """Voxels within a distance; a thousandth of a percent more, so that rounding does not decide a lattice's ties."""
-    out: BoolArray = scene.distance_mm(mask, by_mm) <= by_mm * (1 + 1e-5)
+    upper_mm = by_mm * (1 + 1e-5)
+    margin = scene.margin(upper_mm)
+    if (2 * margin[0] + 1) * (2 * margin[1] + 1) <= MOST_ROWS:
+        return dilate_by_rows(mask, ball_rows(scene.grid.affine[:3, :3], upper_mm, margin))
+    out: BoolArray = scene.distance_mm(mask, upper_mm) <= upper_mm
     return out
 
 

@@ -17,6 +17,7 @@ from paxray.anatomy.recipes import (
     Region,
     Scene,
     Underivable,
+    bits,
     cuts,
     morphology,
     pieces,
@@ -93,6 +94,23 @@ def test_dilate_and_erode_go_by_distance(scene, by_mm):
     assert_array_equal(
         full(scene, morphology.erode(scene, of, by_mm)), mask & (nearest_mm(scene, ~mask) > by_mm)
     )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(KINDS),
+    by_mm=st.floats(0.3, 90),
+    columns=st.sampled_from([1, 9, 64, 65, 200]),
+)
+def test_rows_of_bits_and_distances_agree(seed, kind, by_mm, columns):
+    """Both ways to what lies within a distance, also over many words of bits and farther than the array is wide."""
+    scene = Scene(lattice(kind, (3, 4, columns)))
+    mask = np.random.default_rng(seed).random(scene.shape) < 3 / columns
+    rows = bits.ball_rows(scene.grid.affine[:3, :3], by_mm, scene.margin(by_mm))
+    distance = scene.distance_mm(mask, by_mm)
+    assume(np.abs(distance - by_mm).min() > 1e-4)  # float32 does not decide ties
+    assert_array_equal(bits.dilate_by_rows(mask, rows), distance <= by_mm)
 
 
 def test_distances_finer_than_a_voxel_say_so():
