@@ -15,23 +15,14 @@ from paxray.config import parse_pipeline
 from paxray.dataset.rle import decode_mask
 from paxray.files import write_bytes, write_json
 from paxray.io.cases import BY_NAME, Case, MaskSource
-from paxray.produce import (
-    Clock,
-    Shot,
-    Subject,
-    catalog_of,
-    peak_memory_mib,
-    png_bytes,
-    prepare,
-    rows_of_view,
-    shoot,
-    views_of,
-)
+from paxray.produce import Clock, catalog_of, peak_memory_mib, prepare, shoot, views_of
 from paxray.projection.project import Device, Projection
 from paxray.radiography.overlay import draw_overlay
 from paxray.radiography.signal import encode_signal
+from paxray.rows import png_bytes, rows_of_view
 from paxray.segmentation.body import BODY
 from paxray.segmentation.files import parse_source
+from paxray.subject import Shot, Subject
 
 
 def look(

@@ -21,11 +21,11 @@ from paxray.io.ct import read_ct
 from paxray.io.volume import Volume
 from paxray.look import source_of
 from paxray.physics.attenuation import attenuate
-from paxray.produce import png_bytes
 from paxray.projection.pose import Pose, Setup, place
 from paxray.projection.project import project
 from paxray.radiography.display import render_display
 from paxray.radiography.overlay import draw_overlay
+from paxray.rows import png_bytes
 from paxray.segmentation.body import UNSCANNED, body_extent, body_faces, with_body
 from paxray.segmentation.files import read_masks
 
