@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 STAGE_VERSIONS = {
     "io": 1,
     "body": 2,
-    "anatomy": 3,
+    "anatomy": 4,
     "measure": 2,
     "physics": 1,
     "projection": 2,

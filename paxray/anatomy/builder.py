@@ -26,6 +26,8 @@ from paxray.io.volume import Float64
 
 Box = tuple[slice, ...]
 _EMPTY: frozenset[str] = frozenset()
+#: Note on a class that a source names and did not find, although it may lie beyond what the source covers.
+NOT_COVERED = "nothing of it was found, and its source covers only part of the CT"
 
 
 class LabelBuilder:
@@ -51,6 +53,8 @@ class LabelBuilder:
         self._code_of: dict[frozenset[str], int] = {_EMPTY: 0}
         self._status: dict[str, Status] = {}
         self._added: dict[str, int | None] = {}
+        self._notes: dict[str, str] = {}
+        self._confidence: dict[str, float] = {}
 
     @classmethod
     def resume(cls, labels: LabelVolume, without: Collection[str] = ()) -> LabelBuilder:
@@ -65,6 +69,8 @@ class LabelBuilder:
         builder._counts = labels.atom_counts()
         builder._status = {name: s for name, s in labels.status.items() if name not in without}
         builder._added = {name: n for name, n in labels.added_voxels.items() if name not in without}
+        builder._notes = {name: text for name, text in labels.notes.items() if name not in without}
+        builder._confidence = {name: c for name, c in labels.confidence.items() if name not in without}
         return builder
 
     def add_label_map(
@@ -104,7 +110,9 @@ class LabelBuilder:
         for value, name in fresh.items():
             if value < len(counts):
                 voxels[name] += int(counts[value])
-        self._status |= {name: _status(n, whole) for name, n in voxels.items()}
+        for name, n in voxels.items():
+            status = _status(n, whole)
+            self._tell(name, status, NOT_COVERED if status is Status.UNKNOWN else "")
 
         values = [value for value in fresh if value < len(counts) and counts[value]]
         if self._codes is None:
@@ -123,6 +131,8 @@ class LabelBuilder:
         where: str = "",
         *,
         status: Status | None = None,
+        note: str = "",
+        confidence: float | None = None,
     ) -> tuple[str, ...]:
         """Add the mask of one class.
 
@@ -140,6 +150,8 @@ class LabelBuilder:
             The source's name in messages.
         status
             What is known of the class, where that is more than mask and extent tell.
+        note, confidence
+            As `LabelVolume` holds them.
 
         Returns
         -------
@@ -164,13 +176,14 @@ class LabelBuilder:
         n_voxels = int(np.count_nonzero(array))
         if status is None:
             status = _status(n_voxels, self._covers_all(extent))
+            note = note or (NOT_COVERED if status is Status.UNKNOWN else "")
         elif (status in (Status.PRESENT, Status.PARTIAL)) != (n_voxels > 0):
             raise CaseError(
                 f"'{name}' is said to be {status.value}, but its mask has {n_voxels} voxels",
                 where=where,
                 code="bad_labels",
             )
-        self._status[name] = status
+        self._tell(name, status, note, confidence)
         if n_voxels:
             codes = self._own_codes()
             counts = count_inside(codes[box], array, len(self._sets))
@@ -182,6 +195,14 @@ class LabelBuilder:
             part = self._own_codes()[box]
             replace_inside(part, array, table.astype(part.dtype))
         return (name,)
+
+    def _tell(self, name: str, status: Status, note: str = "", confidence: float | None = None) -> None:
+        """Keep what is known of a class."""
+        self._status[name] = status
+        if note:
+            self._notes[name] = note
+        if confidence is not None:
+            self._confidence[name] = confidence
 
     def finish(self, affine: Float64, catalog: Catalog) -> LabelVolume:
         """Return the label volume.
@@ -230,7 +251,16 @@ class LabelBuilder:
         self._codes, self._borrowed, self._counts = atoms, True, counts
         self._sets, self._code_of = ordered, atom_of
         status = {name: self._status[name] for name in names}
-        labels = LabelVolume(atoms, membership, tuple(names), affine, status, added_voxels=dict(self._added))
+        labels = LabelVolume(
+            atoms,
+            membership,
+            tuple(names),
+            affine,
+            status,
+            notes=dict(self._notes),
+            added_voxels=dict(self._added),
+            confidence=dict(self._confidence),
+        )
         return labels._keep_counts(counts)
 
     def _count_label_map(self, array: NDArray[Any], vocabulary: Vocabulary, where: str) -> Int64:

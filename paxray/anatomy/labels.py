@@ -51,6 +51,8 @@ class LabelVolume:
     added_voxels
         By class, once unions are derived: the voxels of its parts that its own source or recipe had left out, and
         that were added so that it contains them; None where it is made of its parts alone.
+    confidence
+        By class, 0 to 1, where its source rates it: that the name is right and the mask good. Not a probability.
 
     Raises
     ------
@@ -65,6 +67,7 @@ class LabelVolume:
     status: Mapping[str, Status]
     notes: Mapping[str, str] = field(default_factory=dict)
     added_voxels: Mapping[str, int | None] = field(default_factory=dict)
+    confidence: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.atoms.ndim != 3 or self.atoms.dtype not in (np.uint16, np.uint32):

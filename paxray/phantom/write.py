@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from paxray.errors import ConfigError
-from paxray.files import sha256_of, write_atomic, write_json
+from paxray.files import sha256_of, write_json
 from paxray.io.cases import Case, MaskSource, write_case_table
-from paxray.io.volume import Volume
+from paxray.io.nifti import write_nifti
 from paxray.phantom.patient import Patient
 from paxray.phantom.thorax import DEFAULT_SPACING_MM, make_phantom
 
@@ -85,30 +84,6 @@ def write_phantoms(
     table = out / "cases.csv"
     write_case_table(table, rows)
     return table
-
-
-def write_nifti(path: Path, volume: Volume) -> None:
-    """Write a volume as gzipped NIfTI-1 in millimetres, sform and qform both set and equal.
-
-    The array's order is kept (i fastest); the affine is taken from LPS to NIfTI's RAS. The same volume
-    gives the same bytes: no time and no name goes into the gzip header.
-    """
-    import nibabel as nib
-
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
-    image = nib.Nifti1Image(volume.array.transpose(2, 1, 0), affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code="scanner")
-    image.set_qform(affine, code="scanner")
-
-    def write(temporary: Path) -> None:
-        with (
-            temporary.open("wb") as raw,
-            gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=raw, mtime=0) as packed,
-        ):
-            packed.write(image.to_bytes())
-
-    write_atomic(path, write)
 
 
 def _patient_seed(seed: int, number: int) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.labels import LabelVolume
+from paxray.errors import ConfigError, suggest
 from paxray.io.cases import MaskSource
 from paxray.io.volume import Volume
 
@@ -27,7 +28,7 @@ class Request:
     scratch
         An empty folder of the caller's, deleted afterwards.
     device
-        Already resolved. A segmenter told ``cuda`` must compute there, or fail.
+        Already resolved, and one of `Segmenter.devices`. A segmenter told ``cuda`` must compute there, or fail.
     threads
         How many the segmenter may use.
     where
@@ -48,24 +49,6 @@ class Request:
     base: Path | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """What a segmenter found.
-
-    Attributes
-    ----------
-    labels
-        On the CT's lattice. A class that the segmenter names is present, absent (it looked, and there is none), partial
-        (it could not look everywhere) or unknown, with a note that says why.
-    confidence
-        0 to 1, for present classes that the segmenter rates: that the name is right and the mask good. Not a
-        probability.
-    """
-
-    labels: LabelVolume
-    confidence: Mapping[str, float] = field(default_factory=dict)
-
-
 class Segmenter(ABC):
     """CT to named masks. Implementations are cheap to make; all that is heavy happens in `segment`.
 
@@ -74,7 +57,9 @@ class Segmenter(ABC):
     """
 
     #: As pipelines write it.
-    name: str
+    name: ClassVar[str]
+    #: Where it can compute. One that has no use for a GPU says ``("cpu",)`` and is never told another.
+    devices: ClassVar[tuple[Literal["cpu", "cuda"], ...]] = ("cpu", "cuda")
 
     @classmethod
     @abstractmethod
@@ -91,18 +76,23 @@ class Segmenter(ABC):
         Raises
         ------
         ConfigError
-            For an unknown key or a value that cannot be used, naming it.
+            For an unknown key (`require_known_settings`) or a value that cannot be used, naming it.
         """
 
     @abstractmethod
     def classes(self, catalog: Catalog) -> tuple[str, ...]:
-        """Canonical names of all classes that it looks for, in catalog order."""
+        """Canonical names of all classes that it may name, in catalog order."""
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:
         """All that decides its masks beside the CT, as JSON: version, settings, digest of the weights.
 
         Machine, paths and times are no part of it.
+
+        Raises
+        ------
+        ResourceError
+            As `preflight`, where what it is made of (weights, a package) is not there.
         """
 
     @abstractmethod
@@ -117,12 +107,33 @@ class Segmenter(ABC):
         """
 
     @abstractmethod
-    def segment(self, request: Request) -> Segmentation:
+    def segment(self, request: Request) -> LabelVolume:
         """Segment one CT.
+
+        Returns
+        -------
+        LabelVolume
+            On the CT's lattice, its classes among `classes`. A class is present, absent (it looked, and there is none),
+            partial (it could not look everywhere), or unknown with a note that says why; a class left out is unknown.
+            `LabelVolume.confidence` for present classes that it rates.
 
         Raises
         ------
         CaseError
-            ``segmenter_crashed``, ``segmenter_timeout``, ``segmenter_empty``, ``segmenter_fell_back`` (it used another
-            device than told), ``segmenter_failed`` with its own words; and what the CT itself gives cause for.
+            ``segmenter_crashed``, ``segmenter_timeout``, ``segmenter_fell_back`` (it used another device than told),
+            ``segmenter_failed`` with its own words; and what the CT itself gives cause for. Who calls adds
+            ``segmenter_empty`` and ``bad_segmentation`` (`paxray.segmentation.checked`).
         """
+
+
+def require_known_settings(segmenter: str, settings: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse the first setting that a segmenter does not know, and suggest the nearest that it does."""
+    known = list(known)
+    for key in settings:
+        if key not in known:
+            raise ConfigError(
+                f"segmenter '{segmenter}' has no setting '{key}'",
+                where="segmentation.segmenter",
+                expected=", ".join(known) or "no settings",
+                do=suggest(str(key), known),
+            )

@@ -10,9 +10,10 @@ import pytest
 
 from paxray.errors import ConfigError
 from paxray.io.cases import read_case_table
+from paxray.io.nifti import write_nifti
 from paxray.io.volume import Volume
 from paxray.phantom.thorax import make_phantom
-from paxray.phantom.write import write_nifti, write_phantoms
+from paxray.phantom.write import write_phantoms
 
 COARSE_MM = (6.0, 6.0, 6.0)
 

@@ -9,8 +9,8 @@ import pytest
 
 from paxray import api
 from paxray.errors import CaseError
+from paxray.io.nifti import write_nifti
 from paxray.io.volume import Volume
-from paxray.phantom.write import write_nifti
 
 
 def test_two_files_that_mean_one_class_are_refused(tmp_path: Path) -> None:

@@ -94,9 +94,9 @@ def derive(
     wanted = list(catalog) if names is None else [catalog.resolve(name) for name in names]
     run = _Run(labels, catalog, graph, ct, unscanned, threads, watch)
     made = run.make(wanted)
-    notes = dict(labels.notes) | {
-        name: "; ".join(region.notes) for name, region in made.items() if region.notes
-    }
+    told = dict(labels.notes)
+    notes = {name: "; ".join(region.notes) for name, region in made.items() if region.notes}
+    was_known = {name for name, status in labels.status.items() if status is not Status.UNKNOWN}
     if names is not None:
         films = (name for name in wanted if name in catalog and catalog[name].film is not None)
         notes |= dict.fromkeys(films, "a class of the film: it has pixels in a view and no voxels")
@@ -112,6 +112,9 @@ def derive(
         labels = builder.build(labels.affine, [*kept, *known])
     extra = {name for name in wanted if name in catalog} if names is not None else None
     derived = derive_unions(labels, catalog, extra)
+    # Why a source could not tell of a class says nothing of one that was made nevertheless.
+    still = {n for n in told if n in was_known or derived.status.get(n, Status.UNKNOWN) is Status.UNKNOWN}
+    notes = {name: told[name] for name in told if name in still} | notes
     return replace(derived, notes=notes)._keep_counts(derived.atom_counts())
 
 
