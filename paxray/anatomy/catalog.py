@@ -120,6 +120,15 @@ class AnatomyClass:
     film: Film | None = None
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Where a class is written: the file, the key under which it stands, and the fields given there."""
+
+    document: Document
+    key: str
+    fields: tuple[str, ...]
+
+
 class Catalog(Mapping[str, AnatomyClass]):
     """The known classes by canonical name, in catalog order.
 
@@ -127,9 +136,14 @@ class Catalog(Mapping[str, AnatomyClass]):
     ----------
     classes
         The classes. Nothing is checked here: `load_catalog` and `check_catalog` do that.
+    entries
+        By class, where it is written, the first file first.
     """
 
-    def __init__(self, classes: Iterable[AnatomyClass]) -> None:
+    def __init__(
+        self, classes: Iterable[AnatomyClass], entries: Mapping[str, tuple[Entry, ...]] | None = None
+    ) -> None:
+        self._entries = dict(entries or {})
         self._classes = {item.name: item for item in classes}
         self._words = {
             normal_word(word): item.name for item in self._classes.values() for word in item.synonyms
@@ -174,6 +188,18 @@ class Catalog(Mapping[str, AnatomyClass]):
                 code="unknown_class",
             )
         return found
+
+    def place(self, name: str, key: str = "") -> str:
+        """Return ``file:line: key`` of a class's field (dots between keys), or "" for a class from no file.
+
+        The file is the last one that gives the field, or else the last one that has the class.
+        """
+        entries = self._entries.get(name, ())
+        if not entries:
+            return ""
+        field = key.split(".")[0]
+        entry = next((e for e in reversed(entries) if field in e.fields), entries[-1])
+        return entry.document.place(("classes", entry.key, *filter(None, key.split("."))))
 
     def leaves(self, name: str) -> tuple[str, ...]:
         """Return the leaf classes that make up ``name`` (itself, for a leaf), in catalog order."""
@@ -240,7 +266,8 @@ def load_catalog(extra: Path | None = None) -> Catalog:
 
     document = read_document(extra)
     keys: dict[str, str] = {}
-    catalog = Catalog(_read_classes(document, dict(built_in), keys).values())
+    classes, entries = dict(built_in), dict(built_in._entries)
+    catalog = Catalog(_read_classes(document, classes, keys, entries).values(), entries)
     for problem in structural_problems(catalog):
         raise document.error(
             tuple(filter(None, ("classes", keys.get(problem.name), *problem.key.split(".")))),
@@ -255,9 +282,10 @@ def load_catalog(extra: Path | None = None) -> Catalog:
 @functools.cache
 def _built_in() -> Catalog:
     classes: dict[str, AnatomyClass] = {}
+    entries: dict[str, tuple[Entry, ...]] = {}
     for name in _FILES:
-        classes = _read_classes(read_document(DATA_FOLDER / name, where=name), classes, {})
-    return Catalog(classes.values())
+        classes = _read_classes(read_document(DATA_FOLDER / name, where=name), classes, {}, entries)
+    return Catalog(classes.values(), entries)
 
 
 def normal_word(word: str) -> str:
@@ -266,12 +294,16 @@ def normal_word(word: str) -> str:
 
 
 def _read_classes(
-    document: Document, classes: dict[str, AnatomyClass], keys: dict[str, str]
+    document: Document,
+    classes: dict[str, AnatomyClass],
+    keys: dict[str, str],
+    written_in: dict[str, tuple[Entry, ...]],
 ) -> dict[str, AnatomyClass]:
-    """Add a document's classes to ``classes``; ``keys`` learns under which key each one stands."""
+    """Add a document's classes to ``classes``; ``keys`` learns under which key each stands, ``written_in`` where."""
+    told = dataclasses.replace(document, data={})  # for messages
     document.check_keys((), document.data, ("classes",))
     entries = document.data.get("classes")
-    if not isinstance(entries, dict):
+    if not isinstance(entries, dict) or not entries:
         raise document.error(("classes",), "not a mapping of classes", found=entries)
     for key, written in entries.items():
         document.check_keys(("classes", key), written, _FIELDS)
@@ -292,6 +324,7 @@ def _read_classes(
             if name in keys:
                 raise document.error(("classes", key), f"class '{name}' stands twice, also as '{keys[name]}'")
             keys[name] = key
+            written_in[name] = (*written_in.get(name, ()), Entry(told, key, tuple(written)))
             classes[name] = _read_class(document, key, twin_key, entry, side, name, classes.get(name))
     return classes
 
@@ -404,8 +437,9 @@ def _default_rule(parts: object, recipe: object, film: object) -> str:
 
 
 def _read_code(document: Document, at: tuple[str, ...], raw: Any, side: Laterality) -> dict[str, str]:
-    """Read a ``snomed`` entry into the fields of `AnatomyClass`; an empty one takes the code away."""
-    document.check_keys(at, raw, _SNOMED_FIELDS)
+    """Read a ``snomed`` entry into the fields of `AnatomyClass`; ``null`` or an empty one takes the code away."""
+    if raw is not None:
+        document.check_keys(at, raw, _SNOMED_FIELDS)
     value = _for_side(raw, side)
     if not value:
         return dict.fromkeys(("snomed_ct", "snomed_meaning", "snomed_laterality", "code_source"), "")

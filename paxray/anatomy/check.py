@@ -37,7 +37,7 @@ class Problem:
 
 
 def check_catalog(catalog: Catalog) -> list[str]:
-    """Return everything that is wrong with a catalog, one sentence each; empty for a sound one.
+    """Return everything that is wrong with a catalog, one sentence each, with file and line; empty for a sound one.
 
     Besides the structure, each code is looked up in the source that it says it comes from, colours of a group
     must be distinct to the eye, and something must be able to make each built-in class.
@@ -46,7 +46,13 @@ def check_catalog(catalog: Catalog) -> list[str]:
     # What follows walks from class to class, and so needs a sound structure.
     if not problems:
         problems = [problem for check in _FURTHER for problem in check(catalog)]
-    return [str(problem) for problem in problems]
+    return [_with_place(catalog, problem) for problem in problems]
+
+
+def _with_place(catalog: Catalog, problem: Problem) -> str:
+    """``file:line: classes.NAME.key: what``; a class from no file by its name."""
+    place = catalog.place(problem.name, problem.key)
+    return f"{place}: {problem.what}" + (f" ({problem.do})" if problem.do else "") if place else str(problem)
 
 
 def structural_problems(catalog: Catalog) -> list[Problem]:
@@ -56,6 +62,7 @@ def structural_problems(catalog: Catalog) -> list[Problem]:
 
 def _words_are_unique(catalog: Catalog) -> Iterator[Problem]:
     owner: dict[str, str] = {}
+    place = {name: n for n, name in enumerate(catalog)}
     for name in catalog:
         other = owner.setdefault(normal_word(name), name)
         if other != name:
@@ -63,7 +70,11 @@ def _words_are_unique(catalog: Catalog) -> Iterator[Problem]:
     for name, item in catalog.items():
         for word in item.synonyms:
             other = owner.setdefault(normal_word(word), name)
-            if other != name:
+            if other != name and normal_word(word) == normal_word(other) and place[other] > place[name]:
+                # The one that stands later took the other's word for its name.
+                what = f"'{word}' already means '{name}', as its synonym"
+                yield Problem(other, "", what, f"to change that class, write '{name}'")
+            elif other != name:
                 yield Problem(name, "synonyms", f"'{word}' already means '{other}'")
 
 

@@ -46,6 +46,10 @@ def read_film(document: Document, at: Iterable[str], value: object) -> Film | No
             expected="for example `not_hidden_by: [heart, spine]`",
             found=others,
         )
+    if of in others or len(set(others)) < len(others):
+        raise document.error(
+            (*at, "not_hidden_by"), "a class hides itself, or stands twice", found=f"of {of}; {others}"
+        )
     return Film(of, tuple(others))
 
 

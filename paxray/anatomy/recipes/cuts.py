@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from paxray.anatomy.recipes.region import Level, Region, Underivable
-from paxray.anatomy.recipes.registry import operator
+from paxray.anatomy.recipes.registry import BadArgument, operator
 from paxray.anatomy.recipes.scene import BACK, LEFT, UP, Scene
 from paxray.anatomy.recipes.tubes import carina_mm
 from paxray.io.volume import Float64
@@ -32,6 +33,7 @@ _ENDS: dict[str, tuple[tuple[float, float, float], bool]] = {
     "left_of": (LEFT, True),
     "right_of": (LEFT, False),
 }
+_ALONG = {"up": UP, "back": BACK, "left": LEFT}
 _WORD = {UP: "up and down", BACK: "front and back", LEFT: "left and right"}
 
 #: A midline that leans more than this from the patient's own axes is that of wrong masks.
@@ -158,7 +160,55 @@ def position_mm(scene: Scene, level: Level, direction: tuple[float, float, float
     return float(reached.max() + half if upper else reached.min() - half) + level.offset_mm
 
 
-@operator
+def _require_along(word: str, level: Any, direction: tuple[float, float, float], cut: str) -> None:
+    """Refuse an end along another direction than the cut's."""
+    along = _ENDS.get(level.kind, (direction, True))[0]
+    if along != direction:
+        fitting = ", ".join(name for name, (way, _) in _ENDS.items() if way == direction)
+        raise BadArgument(
+            word,
+            f"'{level.kind}' is a level {_WORD[along]}, and the cut is {_WORD[direction]}",
+            expected=f"for {cut}: {fitting}, centre_of, carina_of, or a number in mm",
+        )
+
+
+def _cuts_something(given: Mapping[str, Any]) -> None:
+    """A split's level lies along its direction, and not beyond the region's own end."""
+    level = given["at"]
+    direction, upper = _KEEP[given["keep"]]
+    _require_along("at", level, direction, f"`keep: {given['keep']}`")
+    if level.of is None or level.of.key != given["of"].key or level.kind not in _ENDS:
+        return
+    at_upper_end = _ENDS[level.kind][1]
+    if (level.offset_mm >= 0) if at_upper_end else (level.offset_mm <= 0):
+        kept = "nothing" if at_upper_end == upper else "everything"
+        raise BadArgument(
+            "at",
+            f"the level lies at or beyond the region's own end: {kept} is kept",
+            expected=f"an offset_mm {'below' if at_upper_end else 'above'} 0, or another structure's level",
+        )
+
+
+def _slab_is_open(given: Mapping[str, Any]) -> None:
+    """A slab's levels lie along its direction, in order where that can be told."""
+    direction = _ALONG[given["along"]]
+    start, stop = given["from"], given["to"]
+    for word, level in (("from", start), ("to", stop)):
+        _require_along(word, level, direction, f"`along: {given['along']}`")
+    one = start.of is None and stop.of is None
+    one |= start.of is not None and stop.of is not None and start.of.key == stop.of.key
+    ends = [_ENDS[level.kind][1] for level in (start, stop) if level.kind in _ENDS]
+    # Of one structure, its upper end lies above its lower one; other pairs of kinds can be in either order.
+    reversed_ = ends == [True, False] or start.kind == stop.kind
+    if one and reversed_ and start.offset_mm >= stop.offset_mm:
+        raise BadArgument(
+            "from",
+            "the slab ends where it begins, or before",
+            expected="`from` below, in front of, or right of `to`",
+        )
+
+
+@operator(check=_cuts_something)
 def split(scene: Scene, of: Region, keep: Keep, at: Level) -> Region:
     """The part of a region on one side of a level; what lies on the level is above, behind or to the left of it."""
     if of.empty:
@@ -168,7 +218,7 @@ def split(scene: Scene, of: Region, keep: Keep, at: Level) -> Region:
     return Region.of_mask(of.mask & (beyond if upper else ~beyond), of.box)
 
 
-@operator
+@operator(check=_slab_is_open)
 def slab(
     scene: Scene,
     of: Region,
@@ -179,7 +229,7 @@ def slab(
     """The part of a region between two levels, the first one below (in front of, right of) the second."""
     if of.empty:
         return of
-    direction = {"up": UP, "back": BACK, "left": LEFT}[along]
+    direction = _ALONG[along]
     start, stop = position_mm(scene, from_, direction), position_mm(scene, to, direction)
     if start > stop:
         raise Underivable(

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 
 from paxray.anatomy.recipes.bits import ball_rows, dilate_by_rows
 from paxray.anatomy.recipes.region import Box, Region, Underivable, grow, join, overlap, shape_of, within
-from paxray.anatomy.recipes.registry import operator
+from paxray.anatomy.recipes.registry import BadArgument, operator
 from paxray.anatomy.recipes.scene import Scene
 from paxray.anatomy.voxels import BoolArray
 
 #: A ball of more rows of voxels than this is left to a distance transform, which does not mind how far it goes.
 MOST_ROWS = 600
+
+
+def _two_regions(given: Mapping[str, Any]) -> None:
+    if given["of"].key == given["to"].key:
+        raise BadArgument("to", "all of a region is near itself", expected="another region than under `of`")
+
+
+def _one_of_the_seeds(given: Mapping[str, Any]) -> None:
+    if len(given["seeds"]) < 2:
+        raise BadArgument("seeds", "one seed gets everything", expected="two seeds or more")
+    if all(given["to"].key != seed.key for seed in given["seeds"]):
+        raise BadArgument("to", "this is none of the seeds", expected="one of those under `seeds`")
 
 
 @operator
@@ -55,7 +68,7 @@ def close(scene: Scene, of: Region, by_mm: float) -> Region:
     return erode(scene, dilate(scene, of, by_mm), by_mm)
 
 
-@operator
+@operator(check=_two_regions)
 def near(scene: Scene, of: Region, to: Region, within_mm: float) -> Region:
     """What of a region lies within ``within_mm`` of another one."""
     reach = overlap(of.box, scene.around(to.box, within_mm)) if not to.empty else None
@@ -91,7 +104,7 @@ def shell(
     return Region.of_mask(out, box)
 
 
-@operator
+@operator(check=_one_of_the_seeds)
 def nearest_of(scene: Scene, of: Region, seeds: list[Region], to: Region) -> Region:
     """What of a region is nearest to one of several seeds: one cell of a partition of the region.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from paxray.anatomy.recipes.registry import Operator, Parameter, operators
+from paxray.anatomy.recipes.registry import BadArgument, Operator, Parameter, operators
 from paxray.errors import ConfigError, suggest
 
 LEVEL_WORDS = (
@@ -21,6 +21,12 @@ LEVEL_WORDS = (
     "centre_of",
     "carina_of",
 )
+
+
+#: No length of a body is longer, no volume larger.
+MOST_MM, MOST_MM3 = 2000.0, 1e9
+#: What a CT can store: 16 bits, with or without a sign.
+HU_RANGE = (-32768.0, 65535.0)
 
 
 class RecipeError(Exception):
@@ -165,6 +171,12 @@ def _call(op: Operator, given: Any, resolve: Callable[[str], str], path: tuple[A
             arguments[word] = _value(parameter, parameter.default, resolve, path)
         else:
             arguments[word] = parameter.default
+    if op.check is not None:
+        try:
+            op.check(arguments)
+        except BadArgument as error:
+            at = (*path, error.word) if isinstance(given, dict) and error.word in given else path
+            raise RecipeError(at, error.what, expected=error.expected, found=error.found) from error
     text = {word: _text(value) for word, value in arguments.items()}
     key = json.dumps([op.name, op.version, text], separators=(",", ":"))
     return Node(op.name, op, arguments, key)
@@ -193,7 +205,12 @@ def _value(parameter: Parameter, value: Any, resolve: Callable[[str], str], path
         if many and not value:
             raise RecipeError(path, "an empty list", expected="a list of recipes")
         items = list(value) if many else [value]
-        return tuple(parse(item, resolve, (*path, n) if many else path) for n, item in enumerate(items))
+        nodes = [parse(item, resolve, (*path, n) if many else path) for n, item in enumerate(items)]
+        keys = [node.key for node in nodes]
+        for n, node in enumerate(nodes):
+            if node.key in keys[:n]:
+                raise RecipeError((*path, n), "it stands twice in this list", found=str(items[n]))
+        return tuple(nodes)
     if parameter.kind == "level":
         return _level(value, resolve, path)
     if parameter.kind == "choice":
@@ -221,9 +238,15 @@ def _number(parameter: Parameter, value: Any, path: tuple[Any, ...]) -> float | 
         raise RecipeError(path, "not a whole number" if whole else "not a number", found=value)
     if whole and value < 1:
         raise RecipeError(path, "not a count", expected="1 or more", found=value)
-    if parameter.name.endswith(("_mm", "_mm3")) and value <= 0:
-        unit = parameter.name.rpartition("_")[2]
-        raise RecipeError(path, "not a size", expected=f"more than 0 {unit}", found=value)
+    unit = parameter.name.rpartition("_")[2]
+    most = {"mm": MOST_MM, "mm3": MOST_MM3}.get(unit)
+    if most is not None and not 0 < value <= most:
+        raise RecipeError(
+            path, "not a size", expected=f"more than 0 {unit}, {most:g} {unit} at most", found=value
+        )
+    if unit == "hu" and not HU_RANGE[0] <= value <= HU_RANGE[1]:
+        low, high = HU_RANGE
+        raise RecipeError(path, "not attenuation in HU", expected=f"{low:g} to {high:g}", found=value)
     return int(value) if whole else float(value)
 
 
@@ -249,4 +272,8 @@ def _level(value: Any, resolve: Callable[[str], str], path: tuple[Any, ...]) -> 
     offset = value.get("offset_mm", 0.0)
     if not isinstance(offset, int | float) or isinstance(offset, bool) or not math.isfinite(offset):
         raise RecipeError((*path, "offset_mm"), "not a length in mm", found=offset)
+    if abs(offset) > MOST_MM:
+        raise RecipeError(
+            (*path, "offset_mm"), "too far away", expected=f"{MOST_MM:g} mm at most", found=offset
+        )
     return LevelNode(words[0], parse(value[words[0]], resolve, (*path, words[0])), float(offset))

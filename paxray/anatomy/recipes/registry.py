@@ -7,7 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -21,8 +21,27 @@ GROUP = "paxray.operators"
 
 _MODULES = ("sets", "morphology", "pieces", "cuts", "spaces", "tubes")
 
+
+class BadArgument(Exception):  # noqa: N818 (of a recipe, not of Python)
+    """Raised by an operator's own check of its arguments; `parse` says where in the file they stand.
+
+    Attributes
+    ----------
+    word
+        The argument that is wrong.
+    what, expected, found
+        As in `paxray.errors`.
+    """
+
+    def __init__(self, word: str, what: str, *, expected: str = "", found: str = "") -> None:
+        super().__init__(what)
+        self.word, self.what, self.expected, self.found = word, what, expected, found
+
+
 Kind = Literal["region", "regions", "level", "number", "integer", "word", "choice"]
 _F = TypeVar("_F", bound=Callable[..., Any])
+#: Looks at an operator's arguments as they are written, before any case: regions are nodes with a ``key``.
+Check = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,8 @@ class Operator:
         Part of the fingerprint of every class derived with it: raised when the outcome changes.
     tolerant
         It is called although some of its regions are unknown, and sets the status itself.
+    check
+        Refuses arguments that are sound one by one and not together.
     """
 
     name: str
@@ -80,6 +101,7 @@ class Operator:
     parameters: Mapping[str, Parameter]
     version: int = 1
     tolerant: bool = False
+    check: Check | None = None
 
     @property
     def positional(self) -> str | None:
@@ -101,6 +123,7 @@ def operator(
     tolerant: bool = False,
     classes: Mapping[str, str | list[str]] | None = None,
     landmarks: Collection[str] = (),
+    check: Check | None = None,
 ) -> Any:
     """Mark a function ``(scene, ...) -> Region`` as an operator.
 
@@ -121,6 +144,8 @@ def operator(
     landmarks
         Regions that only say where to cut: a partial one (a spine without its neck) makes nothing partial. Levels are
         landmarks by nature.
+    check
+        Raises `BadArgument` for arguments that do not go together, when the recipe is read.
     """
 
     def mark(inner: _F) -> _F:
@@ -130,6 +155,7 @@ def operator(
             _parameters(inner, classes or {}, landmarks),
             version,
             tolerant,
+            check,
         )
         return inner
 
@@ -207,5 +233,5 @@ def operators() -> Mapping[str, Operator]:
             raise ConfigError(
                 f"there are two operators '{entry.name}'", where=where, do="give it another name"
             )
-        found[entry.name] = Operator(entry.name, known.call, known.parameters, known.version, known.tolerant)
+        found[entry.name] = replace(known, name=entry.name)
     return found

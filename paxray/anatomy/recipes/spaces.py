@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paxray.anatomy.recipes.pieces import hull_2d
 from paxray.anatomy.recipes.region import Box, Region, Underivable, join, overlap, shape_of, within
-from paxray.anatomy.recipes.registry import operator
+from paxray.anatomy.recipes.registry import BadArgument, operator
 from paxray.anatomy.recipes.scene import BACK, UP, Scene
 from paxray.anatomy.voxels import BoolArray
 from paxray.io.volume import Float64
@@ -28,14 +29,26 @@ FLOOR_SMOOTH_MM = 15.0
 OVERHANG_MM, OVERHANG_REACH_MM = 25.0, 20.0
 
 
-@operator
+def _two_in_a_third(given: Mapping[str, Any]) -> None:
+    if len(given["of"]) != 2:
+        raise BadArgument(
+            "of", "what lies between takes two structures", expected="2", found=str(len(given["of"]))
+        )
+    if any(node.key == given["within"].key for node in given["of"]):
+        raise BadArgument("within", "nothing of a structure lies between itself and another")
+
+
+def _below_in_another(given: Mapping[str, Any]) -> None:
+    if given["of"].key == given["within"].key:
+        raise BadArgument("within", "nothing of a structure lies below itself")
+
+
+@operator(check=_two_in_a_third)
 def between(scene: Scene, of: list[Region], within_: Region) -> Region:
     """What of a region lies between two structures: in their common convex hull, axial slice by slice, and in neither.
 
     Slices that hold only one of the two have nothing between them.
     """
-    if len(of) != 2:
-        raise Underivable("`between` takes two structures")
     one, other = of
     if one.empty or other.empty or within_.empty:
         return Region.nothing()
@@ -51,7 +64,7 @@ def between(scene: Scene, of: list[Region], within_: Region) -> Region:
     return Region.of_mask(out, box)
 
 
-@operator(landmarks=("roof",))
+@operator(landmarks=("roof",), check=_below_in_another)
 def below(scene: Scene, of: Region, within_: Region, roof: Region | None = None) -> Region:
     """What of a region lies below a structure, such as the body below the lungs.
 
