@@ -48,6 +48,15 @@ def small_pipeline() -> Pipeline:
 
 
 @pytest.fixture(scope="session")
+def lean_pipeline(small_pipeline: Pipeline) -> Pipeline:
+    """`small_pipeline` with few classes: for what a build does with cases and shards, whatever they hold."""
+    from paxray.config import parse_pipeline
+
+    classes = ["body", "heart", "liver", "spleen", "lungs", "lung_left", "lung_right", "ribs", "skull"]
+    return parse_pipeline(small_pipeline.effective() | {"labels": {"classes": classes}})
+
+
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, phantom_table: Path, small_pipeline: Pipeline) -> Path:
     """A built data set; tests that change it copy it first."""
     from paxray.api import build

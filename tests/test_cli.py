@@ -156,6 +156,8 @@ def test_interrupt_gives_130(tmp_path: Path, phantom_table: Path, pipeline_file:
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests in the background has SIGINT ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "o" / "dataset.json").exists() and time.monotonic() < deadline:

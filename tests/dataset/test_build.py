@@ -54,10 +54,18 @@ def changed(pipeline: Pipeline, **changes: Any) -> Pipeline:
     return parse_pipeline(pipeline.effective() | changes)
 
 
+@pytest.fixture(scope="module")
+def lean(tmp_path_factory: pytest.TempPathFactory, phantom_table: Path, lean_pipeline: Pipeline) -> Path:
+    """A data set of `lean_pipeline`."""
+    root = tmp_path_factory.mktemp("lean") / "dataset"
+    assert not build(lean_pipeline, phantom_table, root).failed
+    return root
+
+
 @pytest.fixture
-def dataset(tmp_path: Path, built: Path) -> Path:
-    """A copy of the built data set."""
-    return Path(shutil.copytree(built, tmp_path / "dataset"))
+def dataset(tmp_path: Path, lean: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(lean, tmp_path / "dataset"))
 
 
 def test_layout(built: Path) -> None:
@@ -109,10 +117,10 @@ def test_patients_right_is_on_image_left(built: Path) -> None:
             assert sample.facts.loc["sternum", "centroid_px"][0] < sample.facts.loc["spine", "centroid_px"][0]
 
 
-def test_a_second_build_does_nothing(dataset: Path, phantom_table: Path, small_pipeline: Pipeline) -> None:
+def test_a_second_build_does_nothing(dataset: Path, phantom_table: Path, lean_pipeline: Pipeline) -> None:
     before = digests(dataset)
     times = {p: p.stat().st_mtime_ns for p in (dataset / "samples").iterdir()}
-    result = build(small_pipeline, phantom_table, dataset)
+    result = build(lean_pipeline, phantom_table, dataset)
     assert result.made == result.shards_done == 0
     assert result.log is None
     assert digests(dataset) == before
@@ -129,15 +137,15 @@ def test_bytes_do_not_depend_on_workers(
 
 
 def test_bytes_do_not_depend_on_row_order(
-    tmp_path: Path, built: Path, phantom_table: Path, small_pipeline: Pipeline
+    tmp_path: Path, lean: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     turned = write_rows(tmp_path / "turned.csv", rows_of(phantom_table)[::-1], phantom_table.parent)
-    build(small_pipeline, turned, tmp_path / "out")
-    assert digests(tmp_path / "out") == digests(built)
+    build(lean_pipeline, turned, tmp_path / "out")
+    assert digests(tmp_path / "out") == digests(lean)
 
 
 def test_a_killed_build_goes_on_and_ends_the_same(
-    tmp_path: Path, built: Path, phantom_table: Path, small_pipeline: Pipeline
+    tmp_path: Path, lean: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     """SIGKILL once the first shard is committed; the next build completes it byte for byte."""
     out = tmp_path / "out"
@@ -146,7 +154,7 @@ def test_a_killed_build_goes_on_and_ends_the_same(
         "from paxray.api import build\nfrom paxray.config import parse_pipeline\n"
         "build(parse_pipeline(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3])\n"
     )
-    arguments = [json.dumps(small_pipeline.effective()), str(phantom_table), str(out)]
+    arguments = [json.dumps(lean_pipeline.effective()), str(phantom_table), str(out)]
     process = subprocess.Popen([sys.executable, "-c", script, *arguments])
     deadline = time.monotonic() + 120
     while not list(out.glob("commits/*.json")) and process.poll() is None and time.monotonic() < deadline:
@@ -156,26 +164,26 @@ def test_a_killed_build_goes_on_and_ends_the_same(
     assert list(out.glob("commits/*.json")), "the build never committed a shard"
     assert not (out / "SHA256SUMS").exists() or process.returncode == 0
     assert verify(out).findings == ()
-    build(small_pipeline, phantom_table, out)
-    assert digests(out) == digests(built)
+    build(lean_pipeline, phantom_table, out)
+    assert digests(out) == digests(lean)
 
 
 def test_torn_shard_is_built_again(
-    dataset: Path, built: Path, phantom_table: Path, small_pipeline: Pipeline
+    dataset: Path, lean: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     """A shard without its commit counts for nothing, whatever lies there."""
     (dataset / "commits" / "train-00000.json").unlink()
     (dataset / "labels" / "train-00000.parquet").write_bytes(b"half")
-    result = build(small_pipeline, phantom_table, dataset)
+    result = build(lean_pipeline, phantom_table, dataset)
     assert result.shards_done == 1
-    assert digests(dataset) == digests(built)
+    assert digests(dataset) == digests(lean)
 
 
 def test_a_changed_pipeline_stops_and_shows_the_difference(
-    dataset: Path, phantom_table: Path, small_pipeline: Pipeline
+    dataset: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     before = digests(dataset)
-    other = changed(small_pipeline, physics={"energy_kev": 80.0})
+    other = changed(lean_pipeline, physics={"energy_kev": 80.0})
     with pytest.raises(ConfigError, match=r"pipeline.physics.energy_kev: stands 65.0, asked for 80.0"):
         build(other, phantom_table, dataset)
     assert digests(dataset) == before
@@ -187,19 +195,19 @@ def test_a_changed_pipeline_stops_and_shows_the_difference(
 
 
 def test_a_changed_input_stops_and_update_redoes_only_it(
-    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+    tmp_path: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     folder = Path(shutil.copytree(phantom_table.parent, tmp_path / "cases"))
     table, out = folder / phantom_table.name, tmp_path / "out"
-    build(small_pipeline, table, out)
+    build(lean_pipeline, table, out)
     victim = rows_of(table)[0]
     other = folder / rows_of(table)[1]["ct"]
     time.sleep(0.01)
     shutil.copyfile(other, folder / victim["ct"])
     shutil.copyfile(folder / rows_of(table)[1]["masks"].split("=")[0], folder / victim["masks"].split("=")[0])
     with pytest.raises(ConfigError, match=f"case '{victim['case_id']}': other content in ct"):
-        build(small_pipeline, table, out)
-    result = build(small_pipeline, table, out, update=True)
+        build(lean_pipeline, table, out)
+    result = build(lean_pipeline, table, out, update=True)
     assert result.made == 1
     assert len(result.duplicates) == 1
     assert "the same CT stands under several patients" in result.duplicates[0]
@@ -207,14 +215,14 @@ def test_a_changed_input_stops_and_update_redoes_only_it(
 
 
 def test_new_cases_are_added_and_nothing_moves(
-    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+    tmp_path: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     out = tmp_path / "out"
     fewer = write_rows(tmp_path / "fewer.csv", rows_of(phantom_table)[:2], phantom_table.parent)
-    first = build(small_pipeline, fewer, out)
+    first = build(lean_pipeline, fewer, out)
     assert first.made == 2
     before = digests(out)
-    second = build(small_pipeline, phantom_table, out)
+    second = build(lean_pipeline, phantom_table, out)
     assert second.made == 2
     for name, value in before.items():
         if name.startswith(("samples/", "labels/", "commits/")):
@@ -224,22 +232,22 @@ def test_new_cases_are_added_and_nothing_moves(
 
 
 def test_a_limit_plans_everything_and_the_end_is_the_same(
-    tmp_path: Path, built: Path, phantom_table: Path, small_pipeline: Pipeline
+    tmp_path: Path, lean: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     out = tmp_path / "out"
-    first = build(small_pipeline, phantom_table, out, limit=1)
+    first = build(lean_pipeline, phantom_table, out, limit=1)
     assert first.cases == {"ok": 1, "pending": 3}
     for _ in range(3):
-        build(small_pipeline, phantom_table, out, limit=1)
-    assert digests(out) == digests(built)
+        build(lean_pipeline, phantom_table, out, limit=1)
+    assert digests(out) == digests(lean)
 
 
 def test_cases_that_left_the_table_stay(
-    dataset: Path, tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+    dataset: Path, tmp_path: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     fewer = write_rows(tmp_path / "fewer.csv", rows_of(phantom_table)[:1], phantom_table.parent)
-    assert build(small_pipeline, fewer, dataset).made == 0
-    other = changed(small_pipeline, physics={"energy_kev": 80.0})
+    assert build(lean_pipeline, fewer, dataset).made == 0
+    other = changed(lean_pipeline, physics={"energy_kev": 80.0})
     with pytest.raises(ConfigError, match="cannot be redone"):
         build(other, fewer, dataset, update=True)
     assert len(load(dataset)) == 8
@@ -269,9 +277,9 @@ def bad_table(tmp_path: Path, phantom_table: Path) -> Path:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_cases_are_listed_and_harm_no_other(
-    tmp_path: Path, bad_table: Path, small_pipeline: Pipeline, workers: int
+    tmp_path: Path, bad_table: Path, lean_pipeline: Pipeline, workers: int
 ) -> None:
-    result = build(small_pipeline, bad_table, tmp_path / "out", workers=workers)
+    result = build(lean_pipeline, bad_table, tmp_path / "out", workers=workers)
     assert result.cases == {"ok": 4, "failed": 3}
     codes = {record.case_id: record.code for record in result.failed}
     assert codes == {"corrupt": "unreadable", "missing": "missing_file", "mismatched": "mask_mismatch"}
@@ -284,11 +292,11 @@ def test_bad_cases_are_listed_and_harm_no_other(
     assert len(load(tmp_path / "out")) == 8
     assert verify(tmp_path / "out", deep=True).findings == ()
     # They wait for --retry-failed ...
-    assert build(small_pipeline, bad_table, tmp_path / "out").made == 0
+    assert build(lean_pipeline, bad_table, tmp_path / "out").made == 0
     # ... and once mended come out as if they had never failed.
     shutil.copyfile(bad_table.parent / rows_of(bad_table)[0]["ct"], tmp_path / "none.nii.gz")
     rows = rows_of(bad_table)
-    again = build(small_pipeline, bad_table, tmp_path / "out", retry_failed=True)
+    again = build(lean_pipeline, bad_table, tmp_path / "out", retry_failed=True)
     assert again.made == 1
     assert again.cases == {"ok": 5, "failed": 2}
     assert len(rows) == 7
@@ -396,47 +404,47 @@ def test_nothing_of_this_machine_in_canonical_files(built: Path, phantom_table: 
 
 
 def test_foreign_folder_is_not_written_to(
-    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+    tmp_path: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="not empty and holds no data set"):
-        build(small_pipeline, phantom_table, tmp_path)
+        build(lean_pipeline, phantom_table, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "logs") == ["thesis.txt"]
 
 
-def test_two_builds_at_once_are_refused(dataset: Path, phantom_table: Path, small_pipeline: Pipeline) -> None:
+def test_two_builds_at_once_are_refused(dataset: Path, phantom_table: Path, lean_pipeline: Pipeline) -> None:
     import fcntl
 
     with (dataset / "logs" / "build.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="another build is at work"):
-            build(small_pipeline, phantom_table, dataset)
+            build(lean_pipeline, phantom_table, dataset)
 
 
 def test_committed_shard_without_its_tables_is_damage(
-    dataset: Path, phantom_table: Path, small_pipeline: Pipeline
+    dataset: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     (dataset / "samples" / "train-00000.parquet").unlink()
     with pytest.raises(DamageError, match="table is missing"):
-        build(small_pipeline, phantom_table, dataset)
+        build(lean_pipeline, phantom_table, dataset)
 
 
 def test_case_table_column_that_samples_have_is_refused(
-    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+    tmp_path: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     rows = [{**row, "image": "x"} for row in rows_of(phantom_table)]
     table = write_rows(tmp_path / "t.csv", rows, phantom_table.parent)
     with pytest.raises(ConfigError, match="column 'image'"):
-        build(small_pipeline, table, tmp_path / "out")
+        build(lean_pipeline, table, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("step", range(6))
 def test_a_kill_at_any_step_of_replacing_a_shard_loses_nothing(
     dataset: Path,
-    built: Path,
+    lean: Path,
     phantom_table: Path,
-    small_pipeline: Pipeline,
+    lean_pipeline: Pipeline,
     step: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -457,7 +465,7 @@ def test_a_kill_at_any_step_of_replacing_a_shard_loses_nothing(
             calls[0] += 1
         return real(self, target)
 
-    other = changed(small_pipeline, physics={"energy_kev": 80.0})
+    other = changed(lean_pipeline, physics={"energy_kev": 80.0})
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", replace)
         with pytest.raises(KilledError):
@@ -472,9 +480,9 @@ def test_a_kill_at_any_step_of_replacing_a_shard_loses_nothing(
 
 
 def test_an_interrupted_update_goes_on_without_being_told(
-    dataset: Path, phantom_table: Path, small_pipeline: Pipeline
+    dataset: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
-    other = changed(small_pipeline, physics={"energy_kev": 80.0})
+    other = changed(lean_pipeline, physics={"energy_kev": 80.0})
     build(other, phantom_table, dataset, update=True, limit=1)
     assert len(verify(dataset).stale) == 3
     assert build(other, phantom_table, dataset).made == 3
@@ -482,20 +490,20 @@ def test_an_interrupted_update_goes_on_without_being_told(
 
 
 def test_standing_samples_are_not_dropped_for_a_missing_input(
-    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+    tmp_path: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     folder = Path(shutil.copytree(phantom_table.parent, tmp_path / "cases"))
     table, out = folder / phantom_table.name, tmp_path / "out"
-    build(small_pipeline, table, out)
+    build(lean_pipeline, table, out)
     (folder / rows_of(table)[0]["ct"]).unlink()
     for update in (False, True):
         with pytest.raises(ConfigError, match="cannot be found"):
-            build(small_pipeline, table, out, update=update)
+            build(lean_pipeline, table, out, update=update)
     assert len(load(out)) == 8
 
 
 def test_damage_is_not_sealed_by_another_build(
-    dataset: Path, phantom_table: Path, small_pipeline: Pipeline, tmp_path: Path
+    dataset: Path, phantom_table: Path, lean_pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """A flaw in what stands is found still after builds that do nothing, and stops those that would copy it."""
     victim = dataset / "samples" / "train-00000.parquet"
@@ -503,7 +511,7 @@ def test_damage_is_not_sealed_by_another_build(
     data[len(data) // 3] ^= 1
     victim.write_bytes(data)
     shutil.copyfile(dataset / "labels" / "train-00000.parquet", dataset / "labels" / "train-00007.parquet")
-    build(small_pipeline, phantom_table, dataset)
+    build(lean_pipeline, phantom_table, dataset)
     assert {f.file for f in verify(dataset).findings} == {
         "samples/train-00000.parquet",
         "labels/train-00007.parquet",
@@ -513,21 +521,21 @@ def test_damage_is_not_sealed_by_another_build(
     rows = [{**row, "source": "elsewhere"} if row["case_id"] == in_shard[0] else row for row in rows]
     table = write_rows(tmp_path / "t.csv", rows, phantom_table.parent)
     with pytest.raises(DamageError, match="not those that were committed"):
-        build(small_pipeline, table, dataset, update=True)
+        build(lean_pipeline, table, dataset, update=True)
 
 
 def test_a_damaged_manifest_is_not_built_upon(
-    dataset: Path, phantom_table: Path, small_pipeline: Pipeline
+    dataset: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     path = dataset / "dataset.json"
     path.write_text(path.read_text().replace('"id": 7,', '"id": 9,', 1))
     with pytest.raises(DamageError, match=r"dataset.json: its bytes changed"):
-        build(small_pipeline, phantom_table, dataset)
+        build(lean_pipeline, phantom_table, dataset)
 
 
 @pytest.mark.parametrize("influence", ["vocabulary file", "synonym", "class", "row", "detached voxels"])
 def test_every_influence_on_a_case_is_in_its_fingerprint(
-    influence: str, tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+    influence: str, tmp_path: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
     import SimpleITK
 
@@ -561,7 +569,8 @@ def test_every_influence_on_a_case_is_in_its_fingerprint(
             writer.writerow(row)
 
     write()
-    pipeline = changed(small_pipeline, labels={"catalog": str(catalog)})
+    classes = ["own_thing"] if influence == "class" else ["liver", "spleen", "heart", "body"]
+    pipeline = changed(lean_pipeline, labels={"catalog": str(catalog), "classes": classes})
     assert build(pipeline, table, out).cases == {"ok": 1}
     assert build(pipeline, table, out).made == 0
     time.sleep(0.01)
@@ -586,7 +595,7 @@ def test_every_influence_on_a_case_is_in_its_fingerprint(
 
 
 def test_a_case_that_kills_its_worker_fails_alone(
-    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, phantom_table: Path, lean_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shard-mates of a poisonous case come out; it alone is listed."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
@@ -604,7 +613,7 @@ def test_a_case_that_kills_its_worker_fails_alone(
     shutil.copyfile(phantom_table.parent / rows[0]["ct"], tmp_path / "poison.nii.gz")
     rows[0]["ct"] = str(tmp_path / "poison.nii.gz")
     table = write_rows(tmp_path / "t.csv", rows, phantom_table.parent)
-    one_shard = changed(small_pipeline, shard_cases=4, splits={"train": 1.0, "val": 0.0, "test": 0.0})
+    one_shard = changed(lean_pipeline, shard_cases=4, splits={"train": 1.0, "val": 0.0, "test": 0.0})
     result = build(one_shard, table, tmp_path / "out", workers=1)
     assert result.cases == {"ok": 3, "failed": 1}
     assert [(r.case_id, r.code) for r in result.failed] == [(rows[0]["case_id"], "worker_died")]
@@ -612,9 +621,9 @@ def test_a_case_that_kills_its_worker_fails_alone(
 
 
 def test_geometry_that_does_not_fit_a_patient_fails_that_patient(
-    tmp_path: Path, phantom_table: Path, small_pipeline: Pipeline
+    tmp_path: Path, phantom_table: Path, lean_pipeline: Pipeline
 ) -> None:
-    tight = changed(small_pipeline, geometry={"rows": 32, "columns": 32, "sdd_mm": 150.0})
+    tight = changed(lean_pipeline, geometry={"rows": 32, "columns": 32, "sdd_mm": 150.0})
     result = build(tight, phantom_table, tmp_path / "out")
     assert {record.code for record in result.failed} == {"geometry"}
 
