@@ -55,6 +55,7 @@ _FIELDS = (
     "laterality",
     "mirror",
     "optional",
+    "more_than_parts",
     "snomed",
     "colour",
     "rule",
@@ -97,6 +98,8 @@ class AnatomyClass:
     optional
         Few patients have it, or a source that does not name it draws it with its neighbour: that nobody
         looked for it does not make a union of which it is a part incomplete.
+    more_than_parts
+        Its parts are not all of it: known from them alone it is partial.
     recipe
         How it is derived where no source draws it, as YAML writes it (``docs/classes.md``); None without one.
     film
@@ -116,6 +119,7 @@ class AnatomyClass:
     colour: tuple[int, int, int] = (0, 0, 0)
     rule: str = ""
     optional: bool = False
+    more_than_parts: bool = False
     recipe: Any = None
     film: Film | None = None
 
@@ -219,8 +223,8 @@ class Catalog(Mapping[str, AnatomyClass]):
     def fingerprint(self, names: Iterable[str]) -> str:
         """Return a SHA-256 over everything the voxels of ``names`` depend on.
 
-        That is the definitions (name, parts, ``optional``, recipe with its operators' versions) of these
-        classes and of all that their parts and recipes need. Colours, codes, synonyms and prose do not
+        That is the definitions (name, parts, ``optional``, ``more_than_parts``, recipe with its operators' versions) of
+        these classes and of all that their parts and recipes need. Colours, codes, synonyms and prose do not
         count: changing them changes no mask.
         """
         facts = []
@@ -228,7 +232,8 @@ class Catalog(Mapping[str, AnatomyClass]):
             node = self.graph.recipe(name)
             item = self[name]
             fact = [name, list(item.parts), item.optional, None if node is None else node.key]
-            facts.append(fact if item.film is None else [*fact, list(item.film.inputs)])
+            fact += [] if item.film is None else [list(item.film.inputs)]
+            facts.append([*fact, "more than its parts"] if item.more_than_parts else fact)
         return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).hexdigest()
 
     def _below(self, name: str) -> set[str]:
@@ -399,7 +404,7 @@ def _read_class(
             fields |= _read_code(document, (*at, field), raw, side)
         elif field == "colour":
             fields[field] = _colour(document, (*at, field), value)
-        elif field == "optional":
+        elif field in ("optional", "more_than_parts"):
             if not isinstance(value, bool):
                 raise document.error((*at, field), "not true or false", found=value)
             fields[field] = value

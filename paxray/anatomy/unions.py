@@ -30,7 +30,8 @@ def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = 
 
     A part marked ``optional`` in the catalog (a thirteenth thoracic vertebra) that nobody looked for is
     left out of this account, unless nothing else is known either; so is a division, a part whose recipe
-    starts from the class. Where a class has a recipe, its parts alone are the whole only if it has divisions.
+    starts from the class. Where a class has a recipe, its parts alone are the whole only if it has divisions; where it
+    is marked ``more_than_parts`` (a sacrum, of which S1 alone is drawn) they are not.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def derive(labels: LabelVolume, catalog: Catalog, names: Iterable[str] | None = 
                 asked = {p: s for p, _, s in parts if not (catalog[p].optional and s is Status.UNKNOWN)}
                 required = [s for part, s in asked.items() if part in proper]
                 # A recipe adds to the proper parts: without it they are not the whole. With divisions all parts are.
-                plain = catalog[name].recipe is None
+                plain = catalog[name].recipe is None and not catalog[name].more_than_parts
                 some = ([required] if plain else []) + (
                     [list(asked.values())] if plain or len(required) < len(asked) else []
                 )

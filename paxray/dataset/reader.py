@@ -138,8 +138,8 @@ class Sample:
         Parameters
         ----------
         channels
-            A built-in vocabulary's name (``paxray_166``), the path of one of your own, or `Channels`, which
-            may name classes that only this data set has.
+            A built-in vocabulary's name (``paxray_166``), the path of one of your own, which may name classes that
+            only this data set has, or `Channels`.
 
         Returns
         -------
@@ -148,14 +148,12 @@ class Sample:
         Raises
         ------
         ConfigError
-            No such vocabulary.
+            No such vocabulary, or a class that neither the catalog nor this data set has.
         """
-        from paxray.anatomy.catalog import load_catalog
-        from paxray.anatomy.channels import load_channels
-        from paxray.dataset.stack import stack_masks
+        from paxray.dataset.stack import channels_of, stack_masks
 
         if isinstance(channels, str):
-            channels = load_channels(channels, catalog=load_catalog())
+            channels = channels_of(channels, (row["class"] for row in self.labels))
         return stack_masks(self, channels)
 
     @cached_property

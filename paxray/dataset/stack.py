@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.anatomy.channels import Channels
+from paxray.anatomy.catalog import AnatomyClass, Catalog, load_catalog
+from paxray.anatomy.channels import Channels, load_channels
 
 if TYPE_CHECKING:
     from paxray.dataset.reader import Sample
@@ -34,6 +36,26 @@ class Stack(NamedTuple):
     def known(self) -> NDArray[np.bool_]:
         """``(channels,)`` bool: whether anything looked for it, so that an empty mask means absent."""
         return np.array([status != _UNKNOWN for status in self.status])
+
+
+def channels_of(spec: str, names: Iterable[str]) -> Channels:
+    """Load a vocabulary's channels for a data set that has these classes.
+
+    Parameters
+    ----------
+    spec
+        As in `paxray.anatomy.channels.load_channels`.
+    names
+        The data set's classes; those that the built-in catalog lacks are known by these names.
+
+    Raises
+    ------
+    ConfigError
+        No such vocabulary, or a channel of a class that neither has.
+    """
+    catalog = load_catalog()
+    own = [AnatomyClass(name) for name in names if name not in catalog]
+    return load_channels(spec, catalog=Catalog([*catalog.values(), *own]) if own else catalog)
 
 
 def stack_masks(sample: Sample, channels: Channels) -> Stack:

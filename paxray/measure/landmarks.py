@@ -16,6 +16,7 @@ from paxray.anatomy.labels import LabelVolume, Status
 from paxray.measure.region import Region
 from paxray.measure.solids import Solid
 from paxray.projection.view import View
+from paxray.segmentation.body import UNSCANNED
 
 Float64 = NDArray[np.float64]
 
@@ -120,12 +121,23 @@ class Anatomy:
         return found
 
     def at_end_of_scan(self, position_mm: Float64, *names: str) -> bool:
-        """Whether a class is cut by the scan and the array ends within a voxel of a place."""
+        """Whether a class is cut, and the array or what was reconstructed ends within a voxel of a place."""
         if not any(self.cut_by_ct.get(name, False) for name in names):
             return False
         index = self.labels.grid.to_index(position_mm)
         size = np.array(self.labels.shape[::-1])
-        return bool((index < 1).any() or (index > size - 2).any())
+        if (index < 1).any() or (index > size - 2).any():
+            return True
+        if UNSCANNED not in self.labels.names:
+            return False
+        beyond = self.labels.membership[:, self.labels.index(UNSCANNED)]
+        i, j, k = (
+            slice(max(0, a), b + 1)
+            for a, b in zip(
+                np.floor(index - 1 + 1e-6).astype(int), np.ceil(index + 1 - 1e-6).astype(int), strict=True
+            )
+        )
+        return bool(beyond[self.labels.atoms[k, j, i]].any())
 
 
 def find_landmarks(anatomy: Anatomy) -> tuple[Landmark, ...]:

@@ -7,9 +7,10 @@ taken as given, never derived.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ STATIONS = frozenset(
     {"1R", "1L", "2R", "2L", "3A", "3P", "4R", "4L", "5", "6", "7", "8", "9", "8R", "8L", "9R", "9L"}
     | {f"{n}{side}" for n in range(10, 15) for side in "RL"}
 )
+Box = tuple[slice, ...]
 #: The largest id.
 MOST = 65535
 #: Stands between class and id in the names of label columns; no class of the catalog has it.
@@ -80,6 +82,8 @@ def with_lesions(
     -------
     labels, lesions
         Lesions by class in catalog order, and by id. A class that the sources looked for without finding any is absent.
+        A class that a mask source drew is closed over its lesions, which `LabelVolume.added_voxels` counts; that it was
+        drawn where no lesion is stands in the notes.
 
     Raises
     ------
@@ -88,7 +92,8 @@ def with_lesions(
         the mask lacks), and what reading a mask raises.
     """
     found: dict[Lesion, tuple[tuple[slice, ...], NDArray[np.bool_], tuple[slice, ...]]] = {}
-    classes: dict[str, tuple[NDArray[np.bool_], tuple[slice, ...]]] = {}
+    classes: dict[str, NDArray[np.bool_]] = {}
+    looked: dict[str, list[Box]] = {}  # where somebody looked for a class
     for source in sources:
         told = _read_sidecar(source)
         read = read_label_map(source.path, labels.grid, where=source.where)
@@ -102,7 +107,8 @@ def with_lesions(
         }
         if source.vocabulary:
             name = _class_of(source.vocabulary, 0, source, catalog)
-            classes.setdefault(name, (np.zeros(labels.shape, bool), read.extent))
+            classes.setdefault(name, np.zeros(labels.shape, bool))
+            looked.setdefault(name, []).append(read.extent)
         boxes = _boxes(read.array, ids)
         for number, name in named.items():
             status = Status.PRESENT if whole else Status.PARTIAL
@@ -111,24 +117,64 @@ def with_lesions(
                 raise _bad(source, f"id {number} of '{name}' is used twice in one case")
             found[lesion] = (boxes[number], read.array[boxes[number]] == number, read.extent)
         for name in sorted(set(named.values())):
-            mask, extent = classes.setdefault(name, (np.zeros(labels.shape, bool), read.extent))
+            mask = classes.setdefault(name, np.zeros(labels.shape, bool))
+            if name != source.vocabulary and read.extent not in looked.setdefault(name, []):
+                looked[name].append(read.extent)
             chosen = np.zeros(int(read.array.max()) + 1, bool)
             chosen[[n for n, of in named.items() if of == name]] = True
             mask |= look_up(chosen, read.array)
-            classes[name] = (mask, extent)
     if not classes:
         return labels, ()
     order = {name: n for n, name in enumerate(catalog)}
     lesions = sorted(found, key=lambda lesion: (order[lesion.name], lesion.number))
     builder = LabelBuilder.resume(labels)
     everywhere = tuple(slice(0, n) for n in labels.shape)
-    for name, (mask, extent) in classes.items():
-        builder.add_mask(name, everywhere, mask, extent)  # does nothing where a mask source named the class
+    for name, mask in classes.items():
+        whole = _cover(looked[name], labels.shape)
+        found_some = (Status.PARTIAL, Status.PRESENT)[whole]
+        status = found_some if mask.any() else (Status.UNKNOWN, Status.ABSENT)[whole]
+        # Does nothing where a mask source named the class.
+        builder.add_mask(name, everywhere, mask, status=status)
     for lesion in lesions:
         box, mask, _ = found[lesion]
         builder.add_mask(lesion.column, box, mask, status=lesion.status)
     names = [*labels.names, *sorted(set(classes) - set(labels.names), key=order.__getitem__)]
-    return builder.build(labels.affine, [*names, *(lesion.column for lesion in lesions)]), tuple(lesions)
+    built = builder.build(labels.affine, [*names, *(lesion.column for lesion in lesions)])
+    drawn = [name for name in classes if name in labels.names]
+    return _closed(built, drawn, lesions), tuple(lesions)
+
+
+def _closed(labels: LabelVolume, drawn: Iterable[str], lesions: Iterable[Lesion]) -> LabelVolume:
+    """Close classes that a mask source drew over their lesions, and note what it drew beside these."""
+    table, counts = labels.membership.copy(), labels.atom_counts()
+    status, added, notes = dict(labels.status), dict(labels.added_voxels), dict(labels.notes)
+    for name in drawn:
+        mine = [labels.index(lesion.column) for lesion in lesions if lesion.name == name]
+        of_lesions = labels.membership[:, mine].any(axis=1)
+        column = table[:, labels.index(name)]
+        new, beside = int(counts[of_lesions & ~column].sum()), int(counts[column & ~of_lesions].sum())
+        column |= of_lesions
+        added[name] = (added.get(name) or 0) + new
+        if new and status[name] in (Status.ABSENT, Status.UNKNOWN):
+            status[name] = Status.PRESENT if status[name] is Status.ABSENT else Status.PARTIAL
+        if beside:
+            ml = beside * labels.grid.voxel_volume_mm3 / 1000
+            notes[name] = f"{ml:.3g} ml ({beside} voxels) that the masks draw belong to no instance"
+    closed = replace(labels, membership=table, status=status, added_voxels=added, notes=notes)
+    return closed._keep_counts(counts)
+
+
+def _cover(boxes: Iterable[Box], shape: tuple[int, int, int]) -> bool:
+    """Whether boxes together fill an array."""
+    boxes = list(boxes)
+    ends = [
+        sorted({0, n, *(end for b in boxes for end in (b[a].start, b[a].stop))}) for a, n in enumerate(shape)
+    ]
+    # Between neighbouring ends every box is whole or not there: one cell tells.
+    return all(
+        any(all(part.start <= at < part.stop for part, at in zip(box, cell, strict=True)) for box in boxes)
+        for cell in itertools.product(*(axis[:-1] for axis in ends))
+    )
 
 
 def _ids(array: NDArray[Any]) -> list[int]:

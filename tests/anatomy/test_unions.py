@@ -133,6 +133,21 @@ def test_the_heart_is_whole_by_its_source_or_by_its_chambers():
     assert labels.added_voxels["heart"] == 1
 
 
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        ({"vertebrae_S1": "present"}, "partial"),
+        ({"vertebrae_S1": "absent"}, "unknown"),
+        ({"sacrum": "present"}, "present"),
+        ({"sacrum": "present", "vertebrae_S1": "present"}, "present"),
+        ({"sacrum": "absent", "vertebrae_S1": "present"}, "present"),
+    ],
+)
+def test_the_first_sacral_vertebra_alone_is_no_whole_sacrum(found, status):
+    assert status_of("sacrum", found) == status
+    assert CATALOG["sacrum"].more_than_parts
+
+
 def test_added_voxels_are_remembered_through_what_is_added_later():
     labels = derive(build({"heart": "present", "atrial_appendage_left": "present"}), CATALOG)
     tube = np.zeros(SHAPE, bool)

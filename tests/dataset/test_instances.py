@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from paxray import api
+from paxray.anatomy.builder import LabelBuilder
+from paxray.anatomy.catalog import load_catalog
+from paxray.anatomy.labels import Status
+from paxray.anatomy.recipes.engine import derive
 from paxray.config import Pipeline, parse_pipeline
 from paxray.dataset.rle import decode_mask
 from paxray.dataset.verify import verify
 from paxray.errors import CaseError, ConfigError
 from paxray.export.coco import export_coco
-from paxray.io.cases import read_case_table, write_case_table
+from paxray.io.cases import MaskSource, read_case_table, write_case_table
 from paxray.io.volume import Volume
 from paxray.phantom.write import write_nifti
+from paxray.segmentation.instances import with_lesions
 
 SMALL = {"views": ["pa", "lateral_left"], "geometry": {"rows": 128, "columns": 112}}
 
@@ -179,14 +185,64 @@ def test_what_is_wrong_is_named(
 
 
 def test_one_id_twice(table: Path) -> None:
-    from paxray.anatomy.catalog import load_catalog
-    from paxray.segmentation.instances import with_lesions
-
     (case,) = read_case_table(table)
     ct = api.read_ct(case.ct)
     labels = api.read_masks(f"{case.masks[0].path}=phantom", ct)
     with pytest.raises(CaseError, match="used twice"):
         with_lesions(labels, case.instances * 2, load_catalog())
+
+
+def files_of(folder: Path, parts: list[tuple[slice, dict[int, tuple[int, int, int]]]]) -> list[MaskSource]:
+    """Instance files that cover some planes each; ids are single voxels."""
+    sources = []
+    for n, (planes, ids) in enumerate(parts):
+        array = np.zeros((12, 8, 8), np.uint8)
+        for number, at in ids.items():
+            array[at] = number
+        affine = np.eye(4)
+        affine[2, 3] = planes.start
+        write_nifti(folder / f"{n}.nii.gz", Volume(array[planes], affine))
+        sources.append(MaskSource(folder / f"{n}.nii.gz", "lung_nodules", f"{n}.nii.gz"))
+    return sources
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ([(slice(0, 6), {1: (2, 2, 2)})], "partial"),
+        ([(slice(0, 6), {1: (2, 2, 2)}), (slice(6, 12), {2: (8, 2, 2)})], "present"),
+        ([(slice(0, 8), {1: (2, 2, 2)}), (slice(5, 12), {})], "present"),
+        ([(slice(0, 5), {1: (2, 2, 2)}), (slice(6, 12), {2: (8, 2, 2)})], "partial"),
+        ([(slice(0, 6), {}), (slice(6, 12), {})], "absent"),
+        ([(slice(0, 6), {}), (slice(7, 12), {})], "unknown"),
+    ],
+)
+def test_several_files_look_where_any_of_them_does(tmp_path: Path, parts: list[Any], status: str) -> None:
+    empty = LabelBuilder((12, 8, 8)).finish(np.eye(4), load_catalog())
+    labels, lesions = with_lesions(empty, files_of(tmp_path, parts), load_catalog())
+    assert labels.status["lung_nodules"].value == status
+    assert [lesion.number for lesion in lesions] == sorted(n for _, ids in parts for n in ids)
+
+
+@pytest.mark.parametrize(("drawn", "added", "beside"), [(8, 1, 8), (1, 0, 0), (0, 1, 0)])
+def test_a_class_drawn_otherwise_than_its_lesions(
+    tmp_path: Path, drawn: int, added: int, beside: int
+) -> None:
+    """What its mask source left out is added and counted; what is no lesion stays, and is said."""
+    mask = np.zeros((12, 8, 8), bool)
+    mask[(2, 2, slice(0, 8)) if drawn > 1 else (3, 3, slice(3, 3 + drawn))] = True
+    builder = LabelBuilder(mask.shape)
+    builder.add_mask("lung_nodules", tuple(slice(0, n) for n in mask.shape), mask)
+    before = builder.finish(np.eye(4), load_catalog())
+    sources = files_of(tmp_path, [(slice(0, 12), {5: (3, 3, 3)})])
+    labels, (lesion,) = with_lesions(before, sources, load_catalog())
+    assert labels.added_voxels["lung_nodules"] == added
+    assert (labels.mask(lesion.column) <= labels.mask("lung_nodules")).all()
+    assert labels.voxel_counts()["lung_nodules"] == drawn + added
+    assert labels.status["lung_nodules"] is Status.PRESENT
+    assert (f"({beside} voxels)" in labels.notes.get("lung_nodules", "")) == bool(beside)
+    derived = derive(labels, load_catalog())
+    assert derived.added_voxels["lung_nodules"] == added
 
 
 def test_a_file_without_ids_means_absent(table: Path, pipeline: Pipeline, tmp_path: Path) -> None:

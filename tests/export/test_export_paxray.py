@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_fixture import ABSENT, CLASSES, UNKNOWN
+from dataset_fixture import ABSENT, CLASSES, UNKNOWN, make_dataset
 from export_conformance import ExporterConformance, ReadBack
 from PIL import Image
 
@@ -95,3 +95,16 @@ def test_a_sample_stacks_its_masks(plain_dataset: Path, tmp_path: Path) -> None:
     assert twice.known.tolist() == [True, True, False]
     with pytest.raises(ConfigError, match="no vocabulary"):
         sample.stack("paxray_167")
+
+
+def test_a_stack_knows_the_data_sets_own_classes(tmp_path: Path) -> None:
+    """A class that only the data set has, beside one by its synonym; one that neither has is named."""
+    own = tuple((name.replace("heart", "own_heart"), group, parts) for name, group, parts in CLASSES)
+    sample = Dataset(make_dataset(tmp_path / "set", classes=own))[0]
+    (tmp_path / "mine.yaml").write_text("channels: [own_heart, pulmones: lung_left]")
+    masks, status = sample.stack(str(tmp_path / "mine.yaml"))
+    assert status == ("present", "present")
+    np.testing.assert_array_equal(masks, [sample.masks["own_heart"], sample.masks["lung_left"]])
+    (tmp_path / "wrong.yaml").write_text("channels: [own_heart, own_hart]")
+    with pytest.raises(ConfigError, match="did you mean 'own_heart'"):
+        sample.stack(str(tmp_path / "wrong.yaml"))

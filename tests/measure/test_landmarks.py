@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,6 +138,19 @@ def test_status_follows_the_class() -> None:
     assert found["lung_apex_left"].status == "partial"
     assert found["lung_apex_right"].status == "cut", "the scan ends at the lung's top"
     assert found["costophrenic_angle_right"].status == "present", "its other end is whole"
+
+
+@pytest.mark.parametrize(("gap_mm", "status"), [(0.0, "cut"), (2.0, "present")])
+def test_padding_ends_a_scan_as_the_array_does(gap_mm: float, status: str) -> None:
+    """A lung whose lower end reaches what was not reconstructed; its apex does not."""
+    lung = box(GRID, (-20, -20, -21), (20, 20, 31))  # voxel centres at odd mm: from -19 to 29
+    beyond = points(GRID)[..., 2] < -20 - gap_mm
+    labels = volume_of(GRID, {"lung_left": lung & ~beyond, "unscanned": beyond})
+    cut = {**labels.cut_by_ct(beyond), "lung_left": True}
+    plain = anatomy_of(labels)
+    found = {p.name: p for p in find_landmarks(replace(plain, cut_by_ct=cut))}
+    assert found["costophrenic_angle_left"].status == status
+    assert found["lung_apex_left"].status == "present"
 
 
 def test_turning_the_lattice_does_not_move_a_landmark() -> None:

@@ -262,7 +262,9 @@ class _Run:
             region for part, region in parts.items() if region.known or not self._catalog[part].optional
         ]
         # What a recipe that cannot be computed would have added to the parts is missing.
-        made_of_parts = bool(required) and not self._by_recipe(name)
+        made_of_parts = (
+            bool(required) and not self._by_recipe(name) and not self._catalog[name].more_than_parts
+        )
         whole = own.status in KNOWN or (made_of_parts and all(r.status in KNOWN for r in required))
         both = union_of([own, *parts.values()])
         if both.empty:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from paxray.anatomy.recipes.pieces import hull_2d
 from paxray.anatomy.recipes.region import Box, Region, Underivable, join, overlap, shape_of, within
 from paxray.anatomy.recipes.registry import BadArgument, operator
-from paxray.anatomy.recipes.scene import BACK, UP, Scene
+from paxray.anatomy.recipes.scene import BACK, LEFT, UP, Scene
 from paxray.anatomy.voxels import BoolArray
 from paxray.io.volume import Float64
 
@@ -79,28 +79,70 @@ def below(scene: Scene, of: Region, within_: Region, roof: Region | None = None)
     """
     if of.empty:
         raise Underivable("nothing to lie below of: the structure is not in the scan")
-    axis, rising = scene.long_axis, scene.is_rising(scene.long_axis, UP)
-    sign = 1 if rising else -1  # heights, in voxels, grow towards the head
-    floor = sign * _ends(of, scene.shape, axis, lowest=rising)
-    across = [n for n in range(3) if n != axis]
-    spacing_mm = [scene.grid.spacing_mm[2 - n] for n in across]
+    upright = _Upright(scene)
+    floor = upright.heights(of, lowest=True)
+    axis = scene.long_axis
+    spacing_mm = upright.spacing_mm
     overhang = OVERHANG_MM / scene.grid.spacing_mm[2 - axis]
     top = np.full(floor.shape, np.nan)
     if roof is not None and not roof.empty:
-        top = sign * _ends(roof, scene.shape, axis, lowest=not rising)
+        top = upright.heights(roof, lowest=False)
         floor[floor > np.nanmax(top) + 1] = np.nan
     floor[_hangs_over(floor, spacing_mm, overhang) & np.isnan(top)] = np.nan
     on_roof = np.isfinite(top) & ~((floor > top) & (floor <= top + overhang))
     floor[on_roof] = top[on_roof] + 0.5
     border = _filled_in(floor, [max(1, round(FLOOR_STEP_MM / s)) for s in spacing_mm])
     box = within_.box
-    index = np.arange(box[axis].start, box[axis].stop) * sign
-    height = np.expand_dims(border[tuple(box[n] for n in across)], axis)
-    mask = within_.mask & (index.reshape([-1 if n == axis else 1 for n in range(3)]) < height)
+    mask = within_.mask & upright.lies_below(border, box)
     common = overlap(of.box, box)
     if common is not None:
         mask[within(common, box)] &= ~of.mask[within(common, of.box)]
     return Region.of_mask(mask, box)
+
+
+class _Upright:
+    """Maps of heights as seen from the feet, so that no outcome depends on how the array is stored.
+
+    A map's rows run to the back and its columns to the patient's left, along the array axes nearest to these; heights
+    are voxels above the lowest slice.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self._shape = scene.shape
+        self._axis = scene.long_axis
+        self._rising = scene.is_rising(self._axis, UP)
+        back = scene.array_axis(BACK)
+        left = 3 - self._axis - back
+        self._swapped = back > left
+        self._flipped = not scene.is_rising(back, BACK), not scene.is_rising(left, LEFT)
+        self.spacing_mm = [scene.grid.spacing_mm[2 - n] for n in (back, left)]
+
+    def heights(self, of: Region, *, lowest: bool) -> Float64:
+        """The height of a region's lowest or highest voxel in each column of the lattice; NaN without any."""
+        low_index = lowest == self._rising
+        flat = of.mask if low_index else np.flip(of.mask, self._axis)
+        first = flat.argmax(axis=self._axis).astype(np.float64)
+        part = of.box[self._axis]
+        first = part.start + first if low_index else part.stop - 1 - first
+        if not self._rising:
+            first = self._shape[self._axis] - 1 - first
+        first[~of.mask.any(axis=self._axis)] = np.nan
+        out = np.full([n for at, n in enumerate(self._shape) if at != self._axis], np.nan)
+        out[tuple(part for at, part in enumerate(of.box) if at != self._axis)] = first
+        out = out.T if self._swapped else out
+        return np.ascontiguousarray(out[tuple(slice(None, None, -1 if f else 1) for f in self._flipped)])
+
+    def lies_below(self, heights: Float64, box: Box) -> BoolArray:
+        """Which voxels of a box lie below the heights of their columns."""
+        stored = heights[tuple(slice(None, None, -1 if f else 1) for f in self._flipped)]
+        stored = stored.T if self._swapped else stored
+        border = stored[tuple(part for at, part in enumerate(box) if at != self._axis)]
+        along = box[self._axis]
+        index = np.arange(along.start, along.stop)
+        height = index if self._rising else self._shape[self._axis] - 1 - index
+        shape = [-1 if n == self._axis else 1 for n in range(3)]
+        below: BoolArray = height.reshape(shape) < np.expand_dims(border, self._axis)
+        return below
 
 
 def _hangs_over(floor: Float64, spacing_mm: list[float], overhang: float) -> BoolArray:
@@ -110,17 +152,6 @@ def _hangs_over(floor: Float64, spacing_mm: list[float], overhang: float) -> Boo
     size = [2 * round(OVERHANG_REACH_MM / s) + 1 for s in spacing_mm]
     lowest = minimum_filter(np.where(np.isfinite(floor), floor, np.inf), size, mode="nearest")
     out: BoolArray = floor > lowest + overhang
-    return out
-
-
-def _ends(of: Region, shape: tuple[int, int, int], axis: int, *, lowest: bool) -> Float64:
-    """The lowest or highest index along an axis of a region's voxels, per column of the lattice; NaN without any."""
-    flat = of.mask if lowest else np.flip(of.mask, axis)
-    first = flat.argmax(axis=axis).astype(np.float64)
-    first = of.box[axis].start + first if lowest else of.box[axis].stop - 1 - first
-    first[~of.mask.any(axis=axis)] = np.nan
-    out = np.full([n for at, n in enumerate(shape) if at != axis], np.nan)
-    out[tuple(part for at, part in enumerate(of.box) if at != axis)] = first
     return out
 
 

@@ -25,6 +25,7 @@ from paxray.anatomy.recipes import (
     spaces,
     tubes,
 )
+from paxray.io.volume import Grid
 
 
 @pytest.fixture(params=KINDS)
@@ -534,6 +535,31 @@ def test_below_the_lungs(kind):
     # Between the lungs the floor is interpolated, beside them it goes on; all below the lungs' lowest rim is below.
     assert found[height < surface[column].min() - 3].all()
     assert not found[height > 5].any()
+
+
+def test_below_does_not_depend_on_how_the_array_is_stored():
+    """All 48 memory layouts of one uneven lattice, a ragged floor and gaps in it."""
+    rng = np.random.default_rng(4)
+    shape, spacing = (17, 22, 26), np.diag([3.0, 2.5, 4.0])
+    masks = [rng.random(shape) < 0.02, np.ones(shape, bool), np.zeros(shape, bool)]
+    masks[0][:, 5:14, 11:19] = False
+    masks[2][4:7, 7:11, 12:16] = True
+    expected = None
+    for order in itertools.permutations(range(3)):
+        for ways in itertools.product((1, -1), repeat=3):
+            stored = [mask.transpose(order)[tuple(slice(None, None, way) for way in ways)] for mask in masks]
+            affine = np.eye(4)
+            # Column c of the affine is the step along array axis 2 - c, which was axis `order[2 - c]`.
+            for axis, (old, way) in enumerate(zip(order, ways, strict=True)):
+                affine[:3, 2 - axis] = spacing[:, 2 - old] * way
+                affine[:3, 3] += spacing[:, 2 - old] * (shape[old] - 1) * (way < 0)
+            scene = Scene(Grid(stored[0].shape, affine))
+            lung, body, roof = map(region, stored)
+            made = full(scene, spaces.below(scene, lung, body, roof))
+            made = made[tuple(slice(None, None, way) for way in ways)].transpose(np.argsort(order))
+            expected = made if expected is None else expected
+            assert_array_equal(made, expected)
+    assert 0 < expected.sum() < expected.size
 
 
 def test_a_lung_that_hangs_over_has_no_floor_there():

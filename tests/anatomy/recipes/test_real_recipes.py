@@ -9,9 +9,10 @@ from typer.testing import CliRunner
 from paxray import api
 from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import load_catalog
-from paxray.anatomy.labels import Status
+from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.reach import reachable
 from paxray.anatomy.vocabulary import load_vocabulary
+from paxray.io.volume import Volume
 
 PACKS = sorted((Path(__file__).parents[3] / "pipelines" / "classes").glob("*.yaml"))
 CATALOG = load_catalog()
@@ -41,6 +42,31 @@ def phantom():
 def derived(request):
     ct, labels = request.getfixturevalue(request.param)
     return api.derive(labels, CATALOG, ct)
+
+
+@pytest.mark.parametrize(("order", "ways"), [((1, 0, 2), (-1, 1, 1)), ((2, 1, 0), (1, -1, -1))])
+def test_how_the_array_is_stored_changes_no_class(phantom, order, ways):
+    """Every derived class of a phantom, in two other memory layouts."""
+    ct, labels = phantom
+    expected = api.derive(labels, CATALOG, ct)
+
+    def stored(array):
+        return np.ascontiguousarray(array.transpose(order)[tuple(slice(None, None, way) for way in ways)])
+
+    affine = labels.affine.copy()
+    for axis, (old, way) in enumerate(zip(order, ways, strict=True)):
+        step = labels.affine[:3, 2 - old]
+        affine[:3, 2 - axis] = step * way
+        affine[:3, 3] += step * (labels.shape[old] - 1) * (way < 0)
+    turned = LabelVolume(stored(labels.atoms), labels.membership, labels.names, affine, labels.status)
+    made = api.derive(turned, CATALOG, Volume(stored(ct.array), affine))
+    assert made.status == expected.status
+    differing = {name for name in DERIVED if name in made.names} - {
+        name
+        for name in DERIVED
+        if name in made.names and np.array_equal(made.mask(name), stored(expected.mask(name)))
+    }
+    assert not differing
 
 
 def left_mm(labels, name):
