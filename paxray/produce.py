@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 STAGE_VERSIONS = {
     "io": 1,
     "body": 2,
-    "anatomy": 4,
-    "measure": 2,
+    "anatomy": 5,
+    "measure": 3,
     "physics": 1,
     "projection": 2,
     "radiography": 1,
