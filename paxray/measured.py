@@ -18,6 +18,7 @@ from paxray.measure.occlusion import hiders, unhidden_pixels
 from paxray.measure.radiology import Measure, measure_case, measure_view
 from paxray.measure.region import Region
 from paxray.measure.solids import Solid, solids
+from paxray.measure.stations import NODES, Station, StationMap
 from paxray.projection.project import Projection
 from paxray.projection.view import View
 from paxray.segmentation.instances import Lesion
@@ -33,6 +34,8 @@ class Measured:
         By class, of those with voxels.
     axes_mm
         Long and short axis of each lesion, by its column.
+    stations
+        By the column of each lymph node whose source gives no station: what can be derived.
     groups
         Class to group, for who hides whom.
     """
@@ -42,6 +45,7 @@ class Measured:
     measures: tuple[Measure, ...]
     lesions: tuple[Lesion, ...]
     axes_mm: Mapping[str, tuple[float, float]]
+    stations: Mapping[str, Station]
     groups: Mapping[str, str]
 
 
@@ -72,12 +76,19 @@ def measure(
         region = Region.of(labels, boxes_ijk, [lesion.column])
         assert region is not None  # a lesion is an id that has voxels
         axes[lesion.column] = axial_axes_mm(region)
+    stations = {}
+    nodes = [lesion.column for lesion in lesions if lesion.name == NODES and not lesion.station]
+    if nodes:
+        carina = next(landmark for landmark in landmarks if landmark.name == "carina")
+        borders = StationMap(anatomy, carina)
+        stations = {column: borders.station(found[column].centroid_mm) for column in nodes}
     return Measured(
         solids=found,
         landmarks=landmarks,
         measures=measure_case(anatomy, landmarks),
         lesions=lesions,
         axes_mm=axes,
+        stations=stations,
         groups={name: item.group for name, item in catalog.items()},
     )
 
@@ -117,11 +128,15 @@ def solid_columns(solid: Solid) -> dict[str, Any]:
 def lesion_columns(measured: Measured, lesion: Lesion, category: int) -> dict[str, Any]:
     """What is known of a lesion, in 3D."""
     long_axis, short_axis = measured.axes_mm[lesion.column]
+    derived = measured.stations.get(lesion.column, Station(""))
+    source = "given" if lesion.station else "derived" if derived.name else None
     return {
         "instance_id": lesion.number,
         "class": lesion.name,
         "category_id": category,
-        "station": lesion.station or None,
+        "station": lesion.station or derived.name or None,
+        "station_source": source,
+        "note": derived.note or None,
         "long_axis_mm": long_axis,
         "short_axis_mm": short_axis,
         **solid_columns(measured.solids[lesion.column]),

@@ -129,9 +129,11 @@ def prepare(
     else:
         # Loads compiled loops, which whoever only looks does not need.
         from paxray.measure.radiology import FOUND_IN
+        from paxray.measure.stations import BORDERS, NODES
         from paxray.measured import measure
 
-        needed += [name for name in FOUND_IN if name in catalog and name not in classes]
+        found_in = (*FOUND_IN, *(BORDERS if any(lesion.name == NODES for lesion in lesions) else ()))
+        needed += [name for name in found_in if name in catalog and name not in needed]
     with clock.stage("body"):
         labels, body = with_body(ct, labels)
     with clock.stage("derive"):

@@ -18,6 +18,7 @@ from paxray.inputs import Vocabularies
 from paxray.io.cases import Case
 from paxray.measure.occlusion import ENVELOPES
 from paxray.measure.radiology import FOUND_IN
+from paxray.measure.stations import BORDERS
 from paxray.produce import STAGE_VERSIONS
 
 #: Packages whose versions decide the bytes of a data set.
@@ -55,7 +56,7 @@ def basis_of(
 
 def _measured_on(catalog: Catalog) -> str:
     """Digest of what landmarks, measures and shares unhidden depend on beside the classes put out."""
-    found_in = catalog.fingerprint(name for name in FOUND_IN if name in catalog)
+    found_in = catalog.fingerprint(name for name in (*FOUND_IN, *BORDERS) if name in catalog)
     envelopes = sorted(name for name, item in catalog.items() if item.group in ENVELOPES)
     return digest([found_in, envelopes])[:16]
 

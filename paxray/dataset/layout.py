@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: Version of the layout and of the columns; a reader refuses what it does not know.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SPLITS = ("train", "val", "test")
 #: The folders of Parquet files, one file a shard in each.
 TABLES = ("samples", "labels", "landmarks", "measures", "instances")

@@ -118,6 +118,7 @@ INSTANCE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("class", pa.string()),
     ("category_id", pa.int32()),
     ("station", pa.string()),
+    ("station_source", pa.string()),
     ("long_axis_mm", pa.float64()),
     ("short_axis_mm", pa.float64()),
     *(

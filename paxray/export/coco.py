@@ -40,7 +40,7 @@ _FACTS = (
     "path_mean_mm", "path_max_mm", "entry_mean_mm", "exit_mean_mm", "unhidden_share",
 )  # fmt: skip
 _INSTANCE_FACTS = (
-    "instance_id", "station", "long_axis_mm", "short_axis_mm", "centroid_mm",
+    "instance_id", "station", "station_source", "long_axis_mm", "short_axis_mm", "centroid_mm",
     *(key for key in _FACTS if key != "status"),
 )  # fmt: skip
 

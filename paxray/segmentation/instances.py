@@ -2,7 +2,7 @@
 
 Beside ``nodes.nii.gz`` may stand ``nodes.json``, which says of ids what their mask cannot:
 ``{"3": {"class": "lymph_nodes", "station": "4R"}}``. Stations of the IASLC map (Rusch et al., J Thorac Oncol 2009) are
-taken as given, never derived.
+taken as given; where none is, `paxray.measure.stations` tells it if it can.
 """
 
 from __future__ import annotations
