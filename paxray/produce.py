@@ -47,7 +47,7 @@ STAGE_VERSIONS = {
     "physics": 1,
     "projection": 2,
     "radiography": 1,
-    "rows": 4,
+    "rows": 5,
 }
 
 
