@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -41,6 +41,7 @@ def derive(
     unscanned: str = "unscanned",
     threads: int = 0,
     watch: Watch = _nobody,
+    withheld: Mapping[str, str] | None = None,
 ) -> LabelVolume:
     """Add the catalog's derived classes to a label volume: recipes first, then unions.
 
@@ -63,6 +64,9 @@ def derive(
         For distance transforms; 0 takes as many as there are processors.
     watch
         To measure what a class costs.
+    withheld
+        Classes of which nothing may be known, none of them in `labels`, with the reason: their own recipes are not
+        followed, and what needs them gives the reason.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def derive(
         )
     graph = catalog.graph
     wanted = list(catalog) if names is None else [catalog.resolve(name) for name in names]
-    run = _Run(labels, catalog, graph, ct, unscanned, threads, watch)
+    run = _Run(labels, catalog, graph, ct, unscanned, threads, watch, withheld or {})
     made = run.make(wanted)
     told = dict(labels.notes)
     notes = {name: "; ".join(region.notes) for name, region in made.items() if region.notes}
@@ -130,7 +134,9 @@ class _Run:
         unscanned: str,
         threads: int,
         watch: Watch,
+        withheld: Mapping[str, str],
     ) -> None:
+        self._withheld = withheld
         self._labels, self._catalog, self._graph = labels, catalog, graph
         self._cache: dict[str, Region] = {}
         self._uses: Counter[str] = Counter()
@@ -164,7 +170,9 @@ class _Run:
         return [name for name in self._catalog if name in reached]
 
     def _by_recipe(self, name: str) -> bool:
-        """Whether the class's recipe is used: it has one, and no source names it."""
+        """Whether the class's recipe is used: it has one, no source names it, and it is not withheld."""
+        if name in self._withheld:
+            return False
         unknown = self._labels.status.get(name, Status.UNKNOWN) is Status.UNKNOWN
         return unknown and self._graph.recipe(name) is not None
 
@@ -239,8 +247,12 @@ class _Run:
             for (i0, j0, k0), (i1, j1, k1) in self._atom_boxes[used].tolist()
         )
         if status is Status.UNKNOWN:
-            return Region.nothing(status, f"nothing looked for '{name}'")
+            return Region.nothing(status, self._why_unknown(name))
         return Region(box, look_up(column, self._labels.atoms[box]), status)
+
+    def _why_unknown(self, name: str) -> str:
+        why = self._withheld.get(name)
+        return f"nothing looked for '{name}'" if why is None else f"'{name}' was {why}"
 
     def _class(self, name: str) -> Region:
         """A class as recipes see it: source or recipe, closed over the parts that do not come from it."""

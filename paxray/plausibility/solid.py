@@ -1,0 +1,156 @@
+"""Single classes: how large, in how many pieces, and whether two claim the same place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from paxray.plausibility.evidence import Evidence
+from paxray.plausibility.rules import Finding
+
+#: A second piece counts from this size, and from this share of the class.
+PIECE_ML, PIECE_SHARE = 1.0, 0.05
+#: Between pieces that count as far apart lies at least this much, mm.
+APART_MM = 20.0
+#: An overlap counts from this size, and from this share of the smaller class.
+OVERLAP_ML, OVERLAP_SHARE = 0.5, 0.1
+
+#: ml. Wide sanity bounds for adults: several times beyond what is usual in health and common disease, so that what
+#: lies outside is worth a look; they are no reference values. Keys are patterns of class names.
+VOLUMES_ML: dict[str, tuple[float, float]] = {
+    r"lung_(left|right)": (300, 6000),
+    r"lung_(upper|lower)_lobe_(left|right)": (30, 4000),
+    r"lung_middle_lobe_right": (10, 2000),
+    r"heart": (150, 2500),
+    r"heart_(atrium|ventricle)_(left|right)": (15, 1000),
+    r"heart_myocardium": (30, 700),
+    r"aorta": (20, 1500),
+    r"trachea": (5, 150),
+    r"esophagus": (5, 400),
+    r"liver": (400, 6000),
+    r"spleen": (15, 4000),
+    r"stomach": (20, 4000),
+    r"pancreas": (10, 500),
+    r"gallbladder": (0.5, 600),
+    r"kidney_(left|right)": (20, 1500),
+    r"adrenal_gland_(left|right)": (0.3, 200),
+    r"urinary_bladder": (3, 3000),
+    r"thyroid_gland": (1, 500),
+    r"brain": (700, 2200),
+    r"vertebrae_C\d": (3, 60),
+    r"vertebrae_T\d+": (5, 120),
+    r"vertebrae_L\d": (20, 200),
+    r"sacrum": (50, 700),
+    r"rib_(left|right)_(1|11|12)": (0.3, 60),
+    r"rib_(left|right)_([2-9]|10)": (2, 100),
+    r"sternum": (15, 250),
+    r"clavicula_(left|right)": (5, 120),
+    r"scapula_(left|right)": (20, 300),
+    r"hip_(left|right)": (100, 900),
+    r"skull": (150, 2000),
+}
+_BOUNDS = [(re.compile(pattern), bounds) for pattern, bounds in VOLUMES_ML.items()]
+
+#: Classes that are several pieces in the body, or that sources usually draw in several.
+_IN_PIECES = re.compile(
+    r"colon|small_bowel|duodenum|costal_cartilages|pulmonary_vein.*|pulmonary_artery.*|portal_vein_and_splenic_vein"
+    r"|.*_vessels|.*_cyst_.*|ribs.*|lungs|vertebrae|bones|.*_breast|breast.*"
+)
+_PIECE_GROUPS = ("lesion", "implant", "body", "muscle", "breast")
+
+#: Solids of which no two have a voxel in common.
+_SOLID = re.compile(
+    r"lung_(left|right)|lung_(upper|lower|middle)_lobe_(left|right)|rib_(left|right)_\d+|vertebrae_[CTL]\d+|sternum"
+    r"|(clavicula|scapula|humerus|femur|hip|kidney)_(left|right)|sacrum|skull|heart|aorta|trachea|liver|spleen|stomach"
+    r"|brain|urinary_bladder|pancreas|gallbladder"
+)
+
+
+def bounds_ml(name: str) -> tuple[float, float] | None:
+    """The least and the greatest plausible volume of a class, if it has bounds."""
+    return next((bounds for pattern, bounds in _BOUNDS if pattern.fullmatch(name)), None)
+
+
+def judge_volumes(evidence: Evidence) -> Iterator[Finding]:
+    """`volume_out_of_range`."""
+    for name in evidence.catalog:
+        bounds = bounds_ml(name)
+        if bounds is None or not evidence.present(name):
+            continue
+        volume = evidence.volume_ml(name)
+        if volume > bounds[1] or (volume < bounds[0] and not evidence.cut(name)):
+            limit = bounds[volume > bounds[1]]
+            word = "more" if volume > bounds[1] else "less"
+            yield Finding(
+                "volume_out_of_range",
+                (name,),
+                f"{name} has {volume:.4g} ml, {word} than {limit:g} ml",
+                value=volume,
+                limit=limit,
+                unit="ml",
+            )
+
+
+def judge_pieces(evidence: Evidence) -> Iterator[Finding]:
+    """`far_pieces`."""
+    from scipy import ndimage
+
+    for name in evidence.drawn:
+        item = evidence.catalog[name]
+        if item.group in _PIECE_GROUPS or _IN_PIECES.fullmatch(name) or _has_sides(evidence, name):
+            continue
+        if not evidence.placed(name) or evidence.cut(name):
+            continue
+        # Cells of the least gap's size: pieces with an empty cell between them are at least so far apart.
+        cells = (evidence.points(name) // APART_MM).astype(np.int64)
+        cells -= cells.min(axis=0)
+        count = np.zeros(cells.max(axis=0) + 1, np.int64)
+        np.add.at(count, tuple(cells.T), 1)
+        pieces, n = ndimage.label(count, np.ones((3, 3, 3)))
+        if n < 2:
+            continue
+        sizes = np.sort(ndimage.sum_labels(count, pieces, np.arange(1, n + 1)))[::-1] / len(cells)
+        if sizes[1] >= PIECE_SHARE and sizes[1] * evidence.volume_ml(name) >= PIECE_ML:
+            yield Finding(
+                "far_pieces",
+                (name,),
+                f"{name} has {int((sizes >= PIECE_SHARE).sum())} pieces at least {APART_MM:g} mm apart; the second"
+                f" has {100 * sizes[1]:.0f} % of it",
+                value=float(sizes[1]),
+                limit=PIECE_SHARE,
+                unit="share of voxels",
+            )
+
+
+def _has_sides(evidence: Evidence, name: str) -> bool:
+    """An unpaired class that is made of left and right."""
+    catalog = evidence.catalog
+    return not catalog[name].laterality and any(catalog[leaf].laterality for leaf in catalog.leaves(name))
+
+
+def judge_overlap(evidence: Evidence) -> Iterator[Finding]:
+    """`contradictory_overlap`."""
+    names = tuple(name for name in evidence.drawn if _SOLID.fullmatch(name) and evidence.present(name))
+    if len(names) < 2:
+        return
+    shared = evidence.shared_ml(names)
+    volume = np.diag(shared)
+    for a, b in np.argwhere(np.triu(shared, 1) > OVERLAP_ML).tolist():
+        share = shared[a, b] / min(volume[a], volume[b])
+        if share <= OVERLAP_SHARE or _nested(evidence, names[a], names[b]):
+            continue
+        yield Finding(
+            "contradictory_overlap",
+            (names[a], names[b]),
+            f"{names[a]} and {names[b]} share {shared[a, b]:.3g} ml, {100 * share:.0f} % of the smaller",
+            value=float(share),
+            limit=OVERLAP_SHARE,
+            unit="share of the smaller",
+        )
+
+
+def _nested(evidence: Evidence, a: str, b: str) -> bool:
+    catalog = evidence.catalog
+    return a in catalog.ancestors(b) or b in catalog.ancestors(a)
