@@ -16,7 +16,7 @@ from paxray.errors import ConfigError, PaxrayError
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened during a build, for progress and log."""
+    """Something that happened during a build, for progress and log; `findings` are those of a case, a line each."""
 
     kind: str  # case | shard
     name: str
@@ -24,6 +24,7 @@ class Event:
     message: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     memory_mib: float = 0.0
+    findings: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -65,5 +66,7 @@ def log_event(log: TextIO, event: Event) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     line = f"{now} {event.kind} {event.name} {event.status} {stages}{memory}"
     log.write(line.rstrip() + "\n")
+    for finding in event.findings:
+        log.write(f"    {finding}\n")
     if event.message:
         log.write("    " + event.message.replace("\n", "\n    ") + "\n")

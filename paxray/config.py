@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,11 +14,13 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
 
 from paxray.errors import ConfigError, suggest
+from paxray.plausibility.rules import RULES
 from paxray.projection.pose import NAMED_AZIMUTH_DEG, Pose, Setup
 from paxray.radiography.display import Display
 
@@ -127,6 +130,14 @@ class LabelsConfig(_Strict):
     vocabularies: dict[str, dict[int, str]] = {}
 
 
+#: What follows from each finding, by its name; see `paxray.plausibility.rules`.
+PlausibilityConfig: Any = create_model(
+    "PlausibilityConfig",
+    __base__=_Strict,
+    **{name: (Literal[rule.actions], rule.default) for name, rule in RULES.items()},  # type: ignore[call-overload]
+)
+
+
 class SplitConfig(_Strict):
     """Shares of patients; `seed` is part of the hash that ranks them."""
 
@@ -155,6 +166,7 @@ class Pipeline(_Strict):
     views: list[Annotated[ViewConfig, BeforeValidator(_view_from_word)]] = Field(min_length=1)
     geometry: GeometryConfig = GeometryConfig()
     labels: LabelsConfig = LabelsConfig()
+    plausibility: PlausibilityConfig = PlausibilityConfig()
     physics: PhysicsConfig = PhysicsConfig()
     display: DisplayConfig = DisplayConfig()
     splits: SplitConfig = SplitConfig()
@@ -244,10 +256,12 @@ def _explain(error: ValidationError, where: str) -> ConfigError:
     if first["type"] == "missing":
         return ConfigError(f"key '{key}' is missing{more}", where=where, do=f"add '{key}:'")
     found = json.dumps(first.get("input"), default=str)
+    words = first.get("ctx", {}).get("expected", "") if first["type"] == "literal_error" else ""
     return ConfigError(
         f"{key or 'pipeline'}: {first['msg'].removeprefix('Value error, ')}{more}",
         where=where,
         found=found[:200],
+        do=suggest(str(first.get("input")), re.findall(r"'(\w+)'", words)),
     )
 
 

@@ -15,11 +15,12 @@ from paxray.config import parse_pipeline
 from paxray.dataset.rle import decode_mask
 from paxray.files import write_bytes, write_json
 from paxray.io.cases import BY_NAME, Case, MaskSource
+from paxray.plausibility.rules import RULES
 from paxray.produce import Clock, catalog_of, peak_memory_mib, prepare, shoot, views_of
 from paxray.projection.project import Device, Projection
 from paxray.radiography.overlay import draw_overlay
 from paxray.radiography.signal import encode_signal
-from paxray.rows import png_bytes, rows_of_view
+from paxray.rows import finding_rows, png_bytes, rows_of_view
 from paxray.segmentation.body import BODY
 from paxray.segmentation.files import parse_source
 from paxray.subject import Shot, Subject
@@ -62,8 +63,8 @@ def look(
     device
         ``auto``, ``cpu`` or ``cuda``.
     full
-        Also the classes that the built-in catalog's recipes make, surfaces, landmarks and measures, as a build has
-        them. Recipes in `catalog_file` are followed in any case.
+        Also the classes that the built-in catalog's recipes make, surfaces, landmarks, measures and findings, as a
+        build has them; nothing is dropped for a finding. Recipes in `catalog_file` are followed in any case.
 
     Returns
     -------
@@ -75,6 +76,8 @@ def look(
             "views": list(views),
             "geometry": {"beam": beam, "sdd_mm": sdd_mm, "rows": size, "columns": size},
             "labels": {"catalog": None if catalog_file is None else str(catalog_file)},
+            # Whoever looks at a case wants to see what is wrong with it.
+            "plausibility": dict.fromkeys(RULES, "warn"),
         },
         where="command line",
     )
@@ -91,7 +94,13 @@ def look(
         backend = shot.projection.backend
         with clock.stage("write"):
             made.append(_write(folder, subject, shot, catalog, categories))
-    return {"views": made, "backend": backend, "seconds": clock.seconds, "memory_mib": peak_memory_mib()}
+    return {
+        "views": made,
+        "findings": [{k: v for k, v in row.items() if k != "action"} for row in finding_rows(subject)],
+        "backend": backend,
+        "seconds": clock.seconds,
+        "memory_mib": peak_memory_mib(),
+    }
 
 
 def source_of(text: str, vocabulary: str, further: Mapping[int, str]) -> MaskSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +24,13 @@ from paxray.errors import CaseError, ConfigError
 from paxray.io.cases import Case
 from paxray.parallel import at_most
 from paxray.physics.attenuation import attenuate
+from paxray.plausibility.rules import Action, Finding
 from paxray.projection.pose import place
 from paxray.projection.project import Device, project, resolve_device
 from paxray.projection.view import View
 from paxray.radiography.display import render_display
 from paxray.reading import read_case
-from paxray.rows import Rows, rows_of_view, sample_row
+from paxray.rows import Rows, finding_rows, rows_of_view, sample_row
 from paxray.segmentation.body import UNSCANNED, body_extent, body_faces, with_body
 from paxray.segmentation.instances import with_lesions
 from paxray.subject import Shot, Subject
@@ -43,7 +44,8 @@ STAGE_VERSIONS = {
     "io": 1,
     "body": 2,
     "anatomy": 5,
-    "measure": 3,
+    "measure": 4,
+    "plausibility": 1,
     "physics": 1,
     "projection": 2,
     "radiography": 1,
@@ -110,15 +112,18 @@ def prepare(
 ) -> Subject:
     """Read a case and derive all that its views share.
 
-    Without `full`, no recipe of the built-in catalog is followed and nothing but volumes is measured in 3D.
+    Without `full`, no recipe of the built-in catalog is followed, nothing but volumes is measured in 3D, and masks
+    are not judged.
 
     Raises
     ------
     CaseError
-        With the code that the case is then listed under.
+        With the code that the case is then listed under; ``implausible`` for a finding that drops the case.
     """
     classes = classes_of(pipeline, catalog)
     measured, needed = None, list(classes)
+    findings: tuple[tuple[Finding, Action], ...] = ()
+    withheld: Mapping[str, str] = {}
     with clock.stage("read"):
         ct, labels = read_case(case, pipeline, catalog, base, meanwhile=lambda: warm_up(device))
         labels, lesions = with_lesions(labels, case.instances, catalog)
@@ -131,16 +136,27 @@ def prepare(
         from paxray.measure.radiology import FOUND_IN
         from paxray.measure.stations import BORDERS, NODES
         from paxray.measured import measure
+        from paxray.plausibility.judge import explain, judge
 
         found_in = (*FOUND_IN, *(BORDERS if any(lesion.name == NODES for lesion in lesions) else ()))
         needed += [name for name in found_in if name in catalog and name not in needed]
     with clock.stage("body"):
         labels, body = with_body(ct, labels)
+    if full:
+        # What sources drew is judged, before anything is derived from it.
+        with clock.stage("judge"):
+            verdict = judge(labels, catalog, pipeline.plausibility.model_dump())
+        findings, labels, withheld = verdict.findings, verdict.labels, verdict.withheld
+        lesions = tuple(lesion for lesion in lesions if lesion.name not in withheld)
     with clock.stage("derive"):
         films = {name: film for name in classes if (film := catalog[name].film) is not None}
         made = [name for name in needed if name not in films]
         needed = list(dict.fromkeys([*made, *(name for film in films.values() for name in film.inputs)]))
-        labels = derive(labels, catalog, ct, needed, unscanned=UNSCANNED, threads=threads or 0)
+        labels = derive(
+            labels, catalog, ct, needed, unscanned=UNSCANNED, threads=threads or 0, withheld=withheld
+        )
+        if withheld:
+            labels = explain(labels, catalog, withheld)
         outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
         cut_by_ct = labels.cut_by_ct(outside)
         boxes = atom_boxes(labels)
@@ -161,6 +177,7 @@ def prepare(
         faces_mm=body_faces(body, ct.grid),
         atom_boxes_ijk=boxes,
         films=films,
+        findings=findings,
     )
 
 
@@ -255,7 +272,8 @@ def produce(
     clock = clock or Clock()
     with at_most(threads):
         subject = prepare(case, pipeline, catalog, clock, base, threads, device)
-    rows = Rows()
+    whose = {"case_id": case.case_id, "patient_id": case.patient_id, "split": split}
+    rows = Rows(findings=[whose | row for row in finding_rows(subject)])
     parts = {name: catalog[name].parts for name in subject.classes}
     views = views_of(subject, pipeline)
     with clock.stage("project"):
@@ -265,9 +283,7 @@ def produce(
         with clock.stage("encode"):
             common = {
                 "sample_id": f"{case.case_id}/{view.name}",
-                "case_id": case.case_id,
-                "patient_id": case.patient_id,
-                "split": split,
+                **whose,
                 "view": view.name,
             }
             rows.samples.append(common | sample_row(case, shot))

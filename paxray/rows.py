@@ -31,6 +31,7 @@ class Rows:
     landmarks: list[dict[str, Any]] = field(default_factory=list)
     measures: list[dict[str, Any]] = field(default_factory=list)
     instances: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
 
 def png_bytes(image: NDArray[np.integer]) -> bytes:
@@ -70,6 +71,23 @@ def sample_row(case: Case, shot: Shot) -> dict[str, Any]:
         "appearance": json.dumps(shot.appearance),
         **case.extra,
     }
+
+
+def finding_rows(subject: Subject) -> list[dict[str, Any]]:
+    """What is implausible about a case's masks, a row each."""
+    return [
+        {
+            "finding": finding.name,
+            "severity": finding.severity,
+            "action": action,
+            "classes": list(finding.classes),
+            "message": finding.message,
+            "value": finding.value,
+            "limit": finding.limit,
+            "unit": finding.unit,
+        }
+        for finding, action in subject.findings
+    ]
 
 
 def rows_of_view(

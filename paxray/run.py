@@ -158,10 +158,23 @@ def build_shard(job: ShardJob, on_event: Callable[[Event], None]) -> None:
         clock = Clock()
         tables = _build_case(case, job, catalog, clock)
         done[case.case_id] = tables
-        record = tables.record
-        on_event(Event("case", case.case_id, record.status, record.message, clock.seconds, peak_memory_mib()))
+        on_event(_case_event(tables, clock))
     write_shard(layout, job.shard, job.split, [done[c] for c in job.order if c in done], list(job.extra))
     on_event(Event("shard", job.shard, OK))
+
+
+def _case_event(tables: CaseTables, clock: Clock) -> Event:
+    record = tables.record
+    findings = [] if tables.findings is None else tables.findings.to_pylist()
+    return Event(
+        "case",
+        record.case_id,
+        record.status,
+        record.message,
+        clock.seconds,
+        peak_memory_mib(),
+        tuple(f"{row['severity']} {row['finding']}: {row['message']} ({row['action']})" for row in findings),
+    )
 
 
 def _kept(layout: Layout, job: ShardJob) -> dict[str, CaseTables]:
@@ -255,7 +268,7 @@ def _on_dask(jobs: list[ShardJob], workers: int, on_event: Callable[[Event], Non
                     seen.add((event.kind, event.name))
                     on_event(event)
 
-        client.subscribe_topic(_TOPIC, lambda stamped: once(Event(**stamped[1]["event"])))
+        client.subscribe_topic(_TOPIC, lambda stamped: once(_event_of(stamped[1]["event"])))
         waiting = {client.submit(_shard_on_worker, job, pure=False): job for job in jobs}
         for future in as_completed(waiting):
             error = future.exception()
@@ -304,10 +317,12 @@ def _case_by_case(client: Any, job: ShardJob, on_event: Callable[[Event], None])
 def _case_on_worker(job: ShardJob, case: Case) -> tuple[CaseTables, Event]:
     clock = Clock()
     tables = _build_case(case, job, catalog_of(job.pipeline), clock)
-    record = tables.record
-    return tables, Event(
-        "case", case.case_id, record.status, record.message, clock.seconds, peak_memory_mib()
-    )
+    return tables, _case_event(tables, clock)
+
+
+def _event_of(content: dict[str, Any]) -> Event:
+    """An event as it comes from a worker, where tuples have become lists."""
+    return Event(**{**content, "findings": tuple(content["findings"])})
 
 
 def _shard_on_worker(job: ShardJob) -> list[Event]:

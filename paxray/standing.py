@@ -49,6 +49,7 @@ def basis_of(
         "numerics": numerics,
         "catalog": {name: catalog.fingerprint([name])[:16] for name in classes},
         "measured": _measured_on(catalog),
+        "judged": _judged_on(catalog),
         "extra_columns": extra,
         "pipeline": content,
     }
@@ -59,6 +60,16 @@ def _measured_on(catalog: Catalog) -> str:
     found_in = catalog.fingerprint(name for name in (*FOUND_IN, *BORDERS) if name in catalog)
     envelopes = sorted(name for name, item in catalog.items() if item.group in ENVELOPES)
     return digest([found_in, envelopes])[:16]
+
+
+def _judged_on(catalog: Catalog) -> str:
+    """Digest of what findings depend on: side, twin, group and parts of what sources draw, recipes apart."""
+    facts = [
+        (name, item.laterality, item.mirror, item.group, item.parts)
+        for name, item in sorted(catalog.items())
+        if item.recipe is None and item.film is None and (item.laterality or not item.parts)
+    ]
+    return digest(facts)[:16]
 
 
 def case_identity(case: Case, inputs: dict[str, str], vocabularies: Vocabularies) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from paxray.anatomy.film import Film
 from paxray.anatomy.labels import LabelVolume
 from paxray.io.volume import Volume
+from paxray.plausibility.rules import Action, Finding
 from paxray.projection.project import Projection
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Subject:
         ``(n_atoms, 2, 3)``, see `atom_boxes`.
     films
         Those of `classes` that are of the film.
+    findings
+        What is implausible about the masks, and what was done about each.
     """
 
     mu: Volume
@@ -53,6 +56,7 @@ class Subject:
     faces_mm: tuple[NDArray[np.float64], NDArray[np.float64]]
     atom_boxes_ijk: NDArray[np.int64]
     films: Mapping[str, Film] = field(default_factory=dict)
+    findings: tuple[tuple[Finding, Action], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

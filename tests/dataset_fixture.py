@@ -220,6 +220,7 @@ def _manifest(
         "landmarks": 0,
         "measures": 0,
         "instances": 0,
+        "findings": 0,
     }
     return {
         "schema": SCHEMA_VERSION,

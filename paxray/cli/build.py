@@ -71,8 +71,8 @@ def scan(
         key_file.touch(mode=0o600)
         key_file.write_text(chosen + "\n", encoding="ascii")
         err.print(
-            f"DICOM patient ids were replaced by keyed hashes; the key is in {escape(str(key_file))}: keep it private, "
-            "and keep it, so that the next scan gives a patient the same id",
+            f"DICOM patient ids were replaced by keyed hashes; the key is in {escape(str(key_file))}: keep it "
+            "private, and keep it, so that the next scan gives a patient the same id",
             soft_wrap=True,
         )
     if as_json:
@@ -139,7 +139,8 @@ def build(
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="A line per case, with seconds per stage.")
+        bool,
+        typer.Option("-v", "--verbose", help="A line per case, with seconds per stage, and one per finding."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -187,6 +188,8 @@ def build(
             elif verbose and not as_json:
                 spent = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in event.seconds.items())
                 progress.console.print(f"{escape(event.name)}: {spent}; peak {event.memory_mib:.0f} MiB")
+                for finding in event.findings:
+                    progress.console.print(f"  {escape(finding)}", soft_wrap=True)
 
         result = run_build(
             chosen, rows, dataset, table=cases, workers=workers, device=device.value, update=update,
@@ -203,8 +206,8 @@ def _print_notes(rows: list[Case], classes: Path | None) -> None:
     alone = sum(case.patient_assumed for case in rows)
     if alone > 1:
         out.print(
-            f"[yellow]note[/] {alone} cases name no patient: each counts as a patient of its own, and two scans of one "
-            "person may come into different splits"
+            f"[yellow]note[/] {alone} cases name no patient: each counts as a patient of its own, and two scans of"
+            " one person may come into different splits"
         )
     bare = sum(not case.masks for case in rows)
     if bare:
@@ -304,7 +307,8 @@ def project(
         bool,
         typer.Option(
             "--full",
-            help="Also the classes that recipes make, surfaces, landmarks and measures; takes longer.",
+            help="Also the classes that recipes make, surfaces, landmarks, measures, and what is implausible about the"
+            " masks; takes longer.",
         ),
     ] = False,
     as_json: Json = False,
@@ -335,6 +339,11 @@ def project(
             f"{view['view']}: {view['classes']} classes with pixels, "
             f"{view['incomplete_percent']:.1f} % of the body's pixels incomplete; look at [bold]{view['overlay']}[/]",
             soft_wrap=True,
+        )
+    for row in result["findings"]:
+        colour = {"error": "red", "warning": "yellow"}.get(row["severity"], "dim")
+        out.print(
+            f"[{colour}]{row['severity']}[/] {row['finding']}: {escape(row['message'])}", soft_wrap=True
         )
     spent = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result["seconds"].items())
     out.print(f"on {result['backend']}; {spent}; peak {result['memory_mib']:.0f} MiB")

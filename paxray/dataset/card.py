@@ -37,6 +37,7 @@ for sample in paxray.load("."):
     sample.landmarks      # a row per landmark: position in mm, pixel
     sample.measures       # a row per radiological measure: value, unit, status
     sample.instances      # a row per lesion: axes, volume, mask
+    sample.findings       # a row per finding: what is implausible about the case's masks
 ```
 
 Each folder of Parquet files is one table that `pandas`, `dask.dataframe` and Hugging Face `datasets` read as it is.

@@ -9,7 +9,7 @@ from pathlib import Path
 SCHEMA_VERSION = 4
 SPLITS = ("train", "val", "test")
 #: The folders of Parquet files, one file a shard in each.
-TABLES = ("samples", "labels", "landmarks", "measures", "instances")
+TABLES = ("samples", "labels", "landmarks", "measures", "instances", "findings")
 
 
 @dataclass(frozen=True)

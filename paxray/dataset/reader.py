@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from paxray.dataset.layout import SCHEMA_VERSION, SPLITS, TABLES, Layout
 from paxray.dataset.rle import decode_mask
+from paxray.dataset.schema import schema_of
 from paxray.dataset.shard import read_commit
 from paxray.errors import ConfigError, DamageError, suggest
 from paxray.files import read_json
@@ -25,19 +26,19 @@ if TYPE_CHECKING:
     from paxray.anatomy.channels import Channels
     from paxray.dataset.stack import Stack
 
-#: The tables that hold several rows of a sample.
-_PER_SAMPLE = tuple(kind for kind in TABLES if kind != "samples")
+#: Of each table beside the samples, the column that says to which of them a row belongs.
+_KEY = {kind: "case_id" if kind == "findings" else "sample_id" for kind in TABLES if kind != "samples"}
 
 
 class Masks(Mapping[str, NDArray[np.bool_]]):
     """The masks of a sample by class name, decoded when asked for.
 
     It holds the classes of which something is known (present, partial or absent); an absent class, or one that no ray
-    meets, gives an empty mask. A class that nothing looked for raises `KeyError`.
+    meets, gives an empty mask. A class of which nothing is known raises `KeyError`.
     """
 
     def __init__(
-        self, counts: Mapping[str, str | None], size: tuple[int, int], unknown: Collection[str]
+        self, counts: Mapping[str, str | None], size: tuple[int, int], unknown: Mapping[str, str | None]
     ) -> None:
         self._counts = counts
         self._size = size
@@ -46,7 +47,8 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
     def __getitem__(self, name: str) -> NDArray[np.bool_]:
         if name not in self._counts:
             if name in self._unknown:
-                raise KeyError(f"no mask of '{name}': nothing looked for it in this case")
+                why = self._unknown[name] or "nothing looked for it in this case"
+                raise KeyError(f"no mask of '{name}': {why}")
             hint = suggest(name, [*self._counts, *self._unknown])
             raise KeyError(f"the data set has no class '{name}'. {hint}".strip())
         counts = self._counts[name]
@@ -128,7 +130,7 @@ class Sample:
     @cached_property
     def masks(self) -> Masks:
         """Masks by class name."""
-        unknown = {row["class"] for row in self.labels if row["status"] == "unknown"}
+        unknown = {row["class"]: row["note"] for row in self.labels if row["status"] == "unknown"}
         counts = {row["class"]: row["mask"] for row in self.labels if row["class"] not in unknown}
         return Masks(counts, self.size, unknown)
 
@@ -175,6 +177,11 @@ class Sample:
     def instances(self) -> Any:
         """A pandas table indexed by class and instance id: station, axes, volume, centroid, box, visibility."""
         return self._frame("instances", ["class", "instance_id"])
+
+    @cached_property
+    def findings(self) -> Any:
+        """A pandas table indexed by finding: what is implausible about the case's masks; all its views share it."""
+        return self._frame("findings", "finding")
 
     @cached_property
     def instance_rows(self) -> list[dict[str, Any]]:
@@ -297,7 +304,7 @@ class Dataset:
             if key not in self._place:
                 raise KeyError(f"no sample '{key}'. {suggest(key, self.ids)}".strip())
             key = self._place[key]
-        shard, row, name = self._index[key]
+        shard, row, _ = self._index[key]
         version = self._version(shard)
         with _damage(f"samples/{shard}.parquet"), pq.ParquetFile(self._layout.samples(shard)) as file:
             group = 0
@@ -305,10 +312,10 @@ class Dataset:
                 row, group = row - size, group + 1
             sample = file.read_row_group(group).slice(row, 1).to_pylist()[0]
         tables = {}
-        for kind in _PER_SAMPLE:
+        for kind, column in _KEY.items():
             with _damage(f"{kind}/{shard}.parquet"):
                 tables[kind] = pq.read_table(
-                    self._layout.table(kind, shard), filters=[("sample_id", "==", name)]
+                    self._layout.table(kind, shard), filters=[(column, "==", sample[column])]
                 )
         self._require_same(shard, version)
         return Sample(sample, tables)
@@ -335,7 +342,7 @@ class Dataset:
         for shard in self.shards:
             version = self._version(shard)
             tables = {}
-            for kind in _PER_SAMPLE:
+            for kind in _KEY:
                 with _damage(f"{kind}/{shard}.parquet"):
                     tables[kind] = pq.read_table(self._layout.table(kind, shard))
             with _damage(f"samples/{shard}.parquet"):
@@ -346,7 +353,7 @@ class Dataset:
                 self._require_same(shard, version)
                 for row in rows:
                     mine = {
-                        kind: table.filter(pc.equal(table["sample_id"], row["sample_id"]))
+                        kind: table.filter(pc.equal(table[_KEY[kind]], row[_KEY[kind]]))
                         for kind, table in tables.items()
                     }
                     yield Sample(row, mine)
@@ -357,6 +364,18 @@ class Dataset:
         import pandas as pd
 
         return pd.read_parquet(self._layout.cases)
+
+    @property
+    def findings(self) -> Any:
+        """A pandas table of every finding of every case: what is implausible about masks, and what was done."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        tables = [schema_of("findings").empty_table()]
+        for shard in self.shards:
+            with _damage(f"findings/{shard}.parquet"):
+                tables.append(pq.read_table(self._layout.table("findings", shard)))
+        return pa.concat_tables(tables).to_pandas()
 
 
 def load(root: Path | str, split: str | None = None) -> Dataset:

@@ -128,8 +128,25 @@ INSTANCE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ),
 )
 
+#: One row per case and finding: what is implausible about its masks, and what the build did about it.
+FINDING_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("case_id", pa.string()),
+    ("patient_id", pa.string()),
+    ("split", pa.string()),
+    ("finding", pa.string()),
+    ("severity", pa.string()),
+    ("action", pa.string()),
+    ("classes", pa.list_(pa.string())),
+    ("message", pa.string()),
+    ("value", pa.float64()),
+    ("limit", pa.float64()),
+    ("unit", pa.string()),
+)
+
 #: Small row groups: a reader that wants one sample reads little else.
-ROWS_PER_GROUP = {"samples": 8, "labels": 1024, "landmarks": 1024, "measures": 1024, "instances": 1024}
+ROWS_PER_GROUP = {
+    "samples": 8, "labels": 1024, "landmarks": 1024, "measures": 1024, "instances": 1024, "findings": 1024,
+}  # fmt: skip
 
 RESERVED = frozenset(name for name, _ in SAMPLE_COLUMNS) | {"ct", "masks", "vocabulary", "instances"}
 
@@ -159,6 +176,7 @@ def schema_of(kind: str, extra: Sequence[str] = ()) -> pa.Schema:
         "landmarks": LANDMARK_COLUMNS,
         "measures": MEASURE_COLUMNS,
         "instances": INSTANCE_COLUMNS,
+        "findings": FINDING_COLUMNS,
     }
     return _with_features(columns[kind])
 

@@ -50,6 +50,7 @@ class CaseTables:
     landmarks: pa.Table | None = None
     measures: pa.Table | None = None
     instances: pa.Table | None = None
+    findings: pa.Table | None = None
 
 
 def write_shard(

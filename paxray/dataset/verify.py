@@ -206,8 +206,11 @@ def _deep(layout: Layout, shard: str, manifest: dict[str, Any]) -> Iterator[Find
     for kind in ("landmarks", "measures", "instances"):
         for orphan in sorted(set(pq.read_table(layout.table(kind, shard))["sample_id"].to_pylist()) - known):
             yield Finding(f"{kind}/{shard}.parquet", f"{kind} of '{orphan}', which has no sample")
+    cases = {sample["case_id"] for sample in samples}
+    for orphan in sorted(set(pq.read_table(layout.table("findings", shard))["case_id"].to_pylist()) - cases):
+        yield Finding(f"findings/{shard}.parquet", f"findings of case '{orphan}', which has no sample")
     done = {r.case_id for r in records_of(read_commit(layout.commit(shard))) if r.status == OK}
-    for case in sorted(done - {sample["case_id"] for sample in samples}):
+    for case in sorted(done - cases):
         yield Finding(file, f"case '{case}' is called ok and has no sample")
 
 

@@ -114,7 +114,7 @@ class Anatomy:
         """The union of classes, all of which must be known and one of which must have voxels."""
         unknown = [name for name in names if self.status(name) is Status.UNKNOWN]
         if unknown:
-            raise _Missing("unknown", f"nothing looked for {_and(unknown)}")
+            raise _Missing("unknown", f"nothing is known of {_and(unknown)}")
         found = Region.of(self.labels, self.boxes_ijk, names)
         if found is None:
             raise _Missing("absent", f"no {_or(names)} was found")

@@ -179,7 +179,7 @@ def _carinal_angle(anatomy: Anatomy) -> Measure:
     name = "carinal_angle"
     status = anatomy.status("trachea")
     if status in (Status.UNKNOWN, Status.ABSENT):
-        reason = "nothing looked for the trachea" if status is Status.UNKNOWN else "no trachea was found"
+        reason = "nothing is known of the trachea" if status is Status.UNKNOWN else "no trachea was found"
         return Measure(name, None, status.value, reason)
     region = airway(anatomy)
     try:
@@ -241,7 +241,7 @@ def _aortic_width(anatomy: Anatomy, points: Mapping[str, Landmark]) -> Measure:
     assert knob.position_mm is not None
     known = anatomy.status("trachea")
     if known is Status.UNKNOWN:
-        return Measure(name, None, "unknown", "nothing looked for the trachea")
+        return Measure(name, None, "unknown", "nothing is known of the trachea")
     trachea = Region.of(anatomy.labels, anatomy.boxes_ijk, ("trachea",))
     if trachea is None:
         return Measure(name, None, "absent", "no trachea was found")
@@ -260,7 +260,7 @@ def _aortic_width(anatomy: Anatomy, points: Mapping[str, Landmark]) -> Measure:
 def _cardiothoracic_ratio(projection: Projection, view_status: Mapping[str, str]) -> Measure:
     name = "cardiothoracic_ratio"
     needs = ON_VIEW
-    for status, reason in (("unknown", "nothing looked for {}"), ("absent", "no {} was found")):
+    for status, reason in (("unknown", "nothing is known of {}"), ("absent", "no {} was found")):
         missing = [n for n in needs if view_status.get(n, "unknown") == status]
         if missing:
             return Measure(name, None, status, reason.format(missing[0].replace("_", " ")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from paxray.dataset.reader import Dataset
 from paxray.dataset.shard import OK, read_commit, records_of
 
 PENDING = "pending"
+SEVERITIES = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,36 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
+class FindingRow:
+    """What a case was found to be implausible in."""
+
+    case_id: str
+    finding: str
+    severity: str
+    action: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Summary:
     """A data set in figures."""
 
     cases: tuple[CaseRow, ...]
     samples: tuple[SampleRow, ...]
     classes: tuple[ClassRow, ...]
+    findings: tuple[FindingRow, ...]
+
+    @property
+    def finding_counts(self) -> list[tuple[FindingRow, int]]:
+        """One finding of each name, severity and action, and the number of cases with it; grave ones first."""
+        cases: dict[tuple[str, str, str], set[str]] = {}
+        first: dict[tuple[str, str, str], FindingRow] = {}
+        for row in self.findings:
+            key = (row.severity, row.finding, row.action)
+            cases.setdefault(key, set()).add(row.case_id)
+            first.setdefault(key, row)
+        order = sorted(first, key=lambda key: (SEVERITIES.index(key[0]), -len(cases[key]), key[1:]))
+        return [(first[key], len(cases[key])) for key in order]
 
     @property
     def patients(self) -> int:
@@ -98,7 +123,7 @@ def summarise(dataset: Dataset) -> Summary:
     DamageError
         The plan or a commit cannot be read.
     """
-    return Summary(_cases(dataset), _samples(dataset), _classes(dataset))
+    return Summary(_cases(dataset), _samples(dataset), _classes(dataset), _findings(dataset))
 
 
 def _cases(dataset: Dataset) -> tuple[CaseRow, ...]:
@@ -121,6 +146,12 @@ def _samples(dataset: Dataset) -> tuple[SampleRow, ...]:
     for shard in dataset.shards:
         rows += pq.read_table(layout.samples(shard), columns=columns).to_pylist()
     return tuple(SampleRow(**row) for row in rows)
+
+
+def _findings(dataset: Dataset) -> tuple[FindingRow, ...]:
+    columns = [field.name for field in fields(FindingRow)]
+    rows = (FindingRow(*row) for row in dataset.findings[columns].itertuples(index=False))
+    return tuple(sorted(rows, key=lambda row: SEVERITIES.index(row.severity)))
 
 
 def _classes(dataset: Dataset) -> tuple[ClassRow, ...]:

@@ -79,7 +79,7 @@ def test_domes_are_the_tops_of_what_lies_beneath() -> None:
     np.testing.assert_allclose(right.position_mm, [-32, 0, -20], atol=2.1)
     np.testing.assert_allclose(found["hemidiaphragm_dome_left"].position_mm, [32, 0, -20], atol=2.1)
     missing = found_in(chest(), absent=())["hemidiaphragm_dome_left"]
-    assert (missing.status, missing.reason) == ("unknown", "nothing looked for spleen")
+    assert (missing.status, missing.reason) == ("unknown", "nothing is known of spleen")
 
 
 def test_a_lung_with_nothing_beneath_has_no_dome() -> None:
