@@ -67,7 +67,7 @@ def run_child(
     time_limit_s
         Wall clock.
     environment
-        Variables to set besides.
+        Variables to set besides. Where the process prints a value of theirs, an error quotes the variable's name.
 
     Raises
     ------
@@ -105,8 +105,9 @@ def run_child(
         finally:
             _end(process)
     told = _read_report(report)
+    names = {**{value: f"${name}" for name, value in (environment or {}).items()}, str(scratch): "SCRATCH"}
     if code < 0:
-        raise _crashed(segmenter, -code, log, request)
+        raise _crashed(segmenter, -code, _last_words(log, names), request)
     if code == TOLD and told is not None:
         kind = getattr(errors, told["kind"])
         raise kind(told["what"], **{key: told[key] for key in ("where", "expected", "found", "do", "code")})
@@ -114,7 +115,7 @@ def run_child(
         raise CaseError(
             f"segmenter '{segmenter}' failed",
             where=request.where,
-            found=f"exit code {code}; {_last_words(log, request)}",
+            found=f"exit code {code}; {_last_words(log, names)}",
             code="segmenter_failed",
         )
     return told["result"]
@@ -128,6 +129,9 @@ def _environment(request: Request, home: Path, temporary: Path) -> dict[str, str
     # Another home is another place for packages that a user installed: the path stays as it is here.
     kept["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))
     kept |= {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    # What outlives a child is matplotlib's list of fonts: networks' packages want it, and it takes ten seconds to make.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kept.setdefault("MPLCONFIGDIR", str(cache / "paxray" / "matplotlib"))
     if request.device == "cpu":
         kept["CUDA_VISIBLE_DEVICES"] = ""
     return kept
@@ -169,22 +173,23 @@ def _read_report(path: Path) -> dict[str, Any] | None:
     return report if isinstance(report, dict) else None
 
 
-def _crashed(segmenter: str, number: int, log: Path, request: Request) -> CaseError:
+def _crashed(segmenter: str, number: int, words: str, request: Request) -> CaseError:
     memory = "so the system ends what takes too much memory: give fewer workers, a faster mode or more memory"
     return CaseError(
         f"segmenter '{segmenter}' crashed: its process was ended by {signal.Signals(number).name}",
         where=request.where,
-        found=_last_words(log, request),
+        found=words,
         do=memory if number == signal.SIGKILL else "",
         code="segmenter_crashed",
     )
 
 
-def _last_words(log: Path, request: Request) -> str:
-    """The last lines that the child printed, without the names of folders that no reader knows."""
+def _last_words(log: Path, names: Mapping[str, str]) -> str:
+    """The last lines that the child printed, with names for the folders of this machine."""
     text = log.read_bytes()[-20000:].decode("utf-8", "replace")
-    for folder in (request.scratch.resolve(), request.scratch):
-        text = text.replace(str(folder), "SCRATCH")
+    for value, name in names.items():
+        if os.sep in value:
+            text = text.replace(value, name)
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
     words = " / ".join(lines[-_QUOTED_LINES:])[-_QUOTED_CHARACTERS:]
     return f"it said last: {words}" if words else "it said nothing"
