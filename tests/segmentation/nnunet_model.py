@@ -26,16 +26,44 @@ def write_threshold_model(
     regions_class_order: Sequence[int] = (),
     folds: Sequence[str] = ("fold_0",),
 ) -> Path:
-    """Write a U-Net of two stages that passes HU on, moved by `SHIFT_IJK`, and compares it with `THRESHOLDS_HU`.
+    """Write a model that compares HU, moved by `SHIFT_IJK`, with `THRESHOLDS_HU`.
 
     Logits are 0, x - 0.15 and 2 x - 0.65 of x = HU / 1000: the largest changes where x passes 0.15 and 0.5. With
     regions a logit above 0 is inside: x - 0.15 and x - 0.5.
     """
+    low, high = (value / 1000 for value in THRESHOLDS_HU)
+    lines = [(1, -low), (1, -high)] if regions_class_order else [(0, 0), (1, -low), (2, -low - high)]
+    return write_linear_model(
+        folder,
+        spacing_mm,
+        lines,
+        labels=labels or {"background": 0, "liver": 1, "aorta": 2},
+        shift_ijk=SHIFT_IJK,
+        reader=reader,
+        regions_class_order=regions_class_order,
+        folds=folds,
+    )
+
+
+def write_linear_model(
+    folder: Path,
+    spacing_mm: Sequence[float],
+    lines: Sequence[tuple[float, float]],
+    *,
+    labels: Mapping[str, Any],
+    shift_ijk: Sequence[int] = (0, 0, 0),
+    reader: str = "SimpleITKIO",
+    regions_class_order: Sequence[int] = (),
+    folds: Sequence[str] = ("fold_0",),
+    trainer: str = "nnUNetTrainer",
+) -> Path:
+    """Write a U-Net of two stages that passes HU on, moved by so many voxels.
+
+    ``lines`` has a slope a and an offset b for each output: its logit is a x + b of x = HU / 1000.
+    """
     import torch
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
-    low, high = (value / 1000 for value in THRESHOLDS_HU)
-    slopes, offsets = ([1, 1], [-low, -high]) if regions_class_order else ([0, 1, 2], [0, -low, -low - high])
     arguments: dict[str, Any] = {
         "n_stages": 2,
         "features_per_stage": [2, 2],
@@ -54,10 +82,10 @@ def write_threshold_model(
     }
     network = PlainConvUNet(
         1,
-        num_classes=len(slopes),
+        num_classes=len(lines),
         **{**arguments, "conv_op": torch.nn.Conv3d, "nonlin": torch.nn.LeakyReLU},
     )
-    i, j, k = (1 - step for step in SHIFT_IJK)  # out[p] = sum of w[q] in[p + q - 1]
+    i, j, k = (1 - step for step in shift_ijk)  # out[p] = sum of w[q] in[p + q - 1]
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
@@ -67,7 +95,7 @@ def write_threshold_model(
         joined = network.decoder.stages[0].convs[0].conv.weight  # the skip's two channels come last
         joined[0, 2, 1, 1, 1] = joined[1, 3, 1, 1, 1] = 1  # passed on through a second rectifier: (1 + s^2) x
         last = network.decoder.seg_layers[0]
-        for n, (slope, offset) in enumerate(zip(slopes, offsets, strict=True)):
+        for n, (slope, offset) in enumerate(lines):
             last.weight[n, 0], last.weight[n, 1] = slope / 1.25, -slope / 1.25
             last.bias[n] = offset
     state = network.state_dict()
@@ -96,7 +124,7 @@ def write_threshold_model(
     }
     dataset = {
         "channel_names": {"0": "CT"},
-        "labels": dict(labels or {"background": 0, "liver": 1, "aorta": 2}),
+        "labels": dict(labels),
         "numTraining": 1,
         "file_ending": ".nii.gz",
     }
@@ -109,7 +137,7 @@ def write_threshold_model(
         (folder / fold).mkdir()
         checkpoint = {
             "network_weights": state,
-            "trainer_name": "nnUNetTrainer",
+            "trainer_name": trainer,
             "init_args": {"configuration": "3d_fullres"},
             "inference_allowed_mirroring_axes": None,
         }
