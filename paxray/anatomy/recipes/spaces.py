@@ -64,7 +64,7 @@ def between(scene: Scene, of: list[Region], within_: Region) -> Region:
     return Region.of_mask(out, box)
 
 
-@operator(landmarks=("roof",), check=_below_in_another)
+@operator(landmarks=("roof",), check=_below_in_another, version=2)
 def below(scene: Scene, of: Region, within_: Region, roof: Region | None = None) -> Region:
     """What of a region lies below a structure, such as the body below the lungs.
 
@@ -75,7 +75,8 @@ def below(scene: Scene, of: Region, within_: Region, roof: Region | None = None)
 
     With a ``roof`` of what is known to lie below (liver, stomach, spleen) no floor lies above the roof's highest
     point, and a column that meets the roof has its floor there unless the structure's own lies less than
-    `OVERHANG_MM` above.
+    `OVERHANG_MM` above. Where the roof falls off steeply, more than `OVERHANG_MM` within `OVERHANG_REACH_MM`, it is a flank
+    and no floor.
     """
     if of.empty:
         raise Underivable("nothing to lie below of: the structure is not in the scan")
@@ -91,6 +92,8 @@ def below(scene: Scene, of: Region, within_: Region, roof: Region | None = None)
     floor[_hangs_over(floor, spacing_mm, overhang) & np.isnan(top)] = np.nan
     on_roof = np.isfinite(top) & ~((floor > top) & (floor <= top + overhang))
     floor[on_roof] = top[on_roof] + 0.5
+    # Far below what lies beside it, a roof's highest voxel is the foot of its flank.
+    floor[on_roof & _hangs_over(-floor, spacing_mm, overhang)] = np.nan
     border = _filled_in(floor, [max(1, round(FLOOR_STEP_MM / s)) for s in spacing_mm])
     box = within_.box
     mask = within_.mask & upright.lies_below(border, box)

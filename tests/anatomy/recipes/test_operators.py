@@ -586,6 +586,18 @@ def test_a_roof_lowers_the_floor():
     assert_array_equal(found, z < 0)
 
 
+def test_the_flank_of_a_roof_is_no_floor():
+    """An organ with a foot 40 mm below its top, and a column beside the lung that meets the foot alone."""
+    scene = Scene(lattice("even", (80, 40, 40)))
+    at = world(scene.grid)
+    x, z = at[..., 0], at[..., 2]
+    lung = (z > 0) & (np.abs(x) > 6)
+    organ = (z < -2) & (x < 0) | (z < -30) & (x < 12)
+    found = full(scene, spaces.below(scene, region(lung), region(~lung), region(organ)))
+    lowest_hole = z[~found & (z < 0)]
+    assert not lowest_hole.size or lowest_hole.min() > -3
+
+
 def test_nothing_lies_below_what_is_not_there():
     scene = Scene(lattice("even"))
     with pytest.raises(Underivable, match="not in the scan"):
