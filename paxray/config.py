@@ -122,9 +122,16 @@ class DisplayConfig(_Strict):
 
 
 class LabelsConfig(_Strict):
-    """Which classes come out, and how mask values are named."""
+    """Which classes come out, and how mask values are named.
 
-    classes: Literal["all"] | list[str] = "all"
+    Attributes
+    ----------
+    classes, exclude
+        ``all``, the name of a vocabulary whose channels are wanted (``paxray_166``), or a list of classes, in which
+        ``set:NAME`` stands for a vocabulary's.
+    """
+
+    classes: str | list[str] = "all"
     exclude: list[str] = []
     catalog: str | None = None
     vocabularies: dict[str, dict[int, str]] = {}

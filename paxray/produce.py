@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from paxray.anatomy.recipes.engine import derive
 from paxray.anatomy.voxels import value_boxes
 from paxray.config import Pipeline
 from paxray.dataset.invariants import require_consistent
-from paxray.errors import CaseError, ConfigError
+from paxray.errors import CaseError, ConfigError, suggest
 from paxray.io.cases import Case
 from paxray.parallel import at_most
 from paxray.physics.attenuation import attenuate
@@ -53,6 +53,10 @@ STAGE_VERSIONS = {
 }
 
 
+#: In a list of classes, stands before the name of a vocabulary.
+SET = "set:"
+
+
 @dataclass
 class Clock:
     """Seconds spent in each stage."""
@@ -82,15 +86,40 @@ def catalog_of(pipeline: Pipeline) -> Catalog:
 
 def classes_of(pipeline: Pipeline, catalog: Catalog) -> tuple[str, ...]:
     """The classes that a pipeline puts out, in catalog order."""
-    wanted = (
-        set(catalog)
-        if pipeline.labels.classes == "all"
-        else set(map(catalog.resolve, pipeline.labels.classes))
-    )
-    wanted -= set(map(catalog.resolve, pipeline.labels.exclude))
+    asked = pipeline.labels.classes
+    if asked == "all":
+        wanted = set(catalog)
+    else:
+        listed = [f"{SET}{asked}"] if isinstance(asked, str) else asked
+        wanted = _named(listed, catalog, "labels.classes")
+    wanted -= _named(pipeline.labels.exclude, catalog, "labels.exclude")
     if not wanted:
         raise ConfigError("the pipeline puts out no class", where="labels.classes")
     return tuple(name for name in catalog if name in wanted)
+
+
+def _named(words: Iterable[str], catalog: Catalog, where: str) -> set[str]:
+    """The classes that a list names: one by one, or as those of a built-in vocabulary behind `SET`."""
+    from paxray.anatomy.channels import load_channels
+    from paxray.anatomy.vocabulary import vocabulary_names
+
+    out: set[str] = set()
+    for word in words:
+        if not word.startswith(SET):
+            out.add(catalog.resolve(word))
+            continue
+        name = word.removeprefix(SET)
+        if name not in vocabulary_names():
+            raise ConfigError(
+                f"there is no set of classes '{name}'",
+                where=where,
+                expected="all, a list of classes, or a vocabulary: " + ", ".join(vocabulary_names()),
+                do=f"a class stands in a list: [{name}]"
+                if name in catalog
+                else suggest(name, vocabulary_names()),
+            )
+        out.update(load_channels(name, catalog=catalog).classes)
+    return out
 
 
 def _built_in_recipes(catalog: Catalog) -> list[str]:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from paxray.anatomy.catalog import load_catalog
+from paxray.anatomy.channels import load_channels
 from paxray.config import load_pipeline, parse_pipeline
 from paxray.errors import ConfigError
+from paxray.produce import classes_of
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 GOOD = {"name": "x", "views": ["pa"]}
@@ -18,6 +21,37 @@ def test_shipped_pipelines_load(path: Path) -> None:
     pipeline = load_pipeline(path)
     assert pipeline.name == path.stem
     assert parse_pipeline(pipeline.effective()) == pipeline, "the effective form is a pipeline again"
+
+
+def chosen(classes: object, exclude: tuple[str, ...] = ()) -> tuple[str, ...]:
+    labels = {"classes": classes, "exclude": list(exclude)}
+    return classes_of(parse_pipeline(GOOD | {"labels": labels}), load_catalog())
+
+
+def test_a_vocabulary_names_the_classes() -> None:
+    catalog = load_catalog()
+    channels = set(load_channels("paxray_166", catalog=catalog).classes)
+    assert chosen("paxray_166") == tuple(name for name in catalog if name in channels)
+    assert set(chosen(["set:paxray_166", "skin", "windpipe"], ("Heart",))) == (
+        channels | {"skin", "trachea"}
+    ) - {"heart"}
+    assert set(chosen("all", ("set:paxray_166",))) == set(catalog) - channels
+    with pytest.raises(ConfigError, match="puts out no class"):
+        chosen("paxray_166", ("set:paxray_166",))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("paxray_165", "no set of classes 'paxray_165'.*did you mean 'paxray_166'"),
+        ("heart", r"a class stands in a list: \[heart\]"),
+        (["set:lungz"], "labels.classes: there is no set of classes 'lungz'"),
+        (["lungz"], "no class is called 'lungz'"),
+    ],
+)
+def test_sets_that_are_not_there(classes: object, message: str) -> None:
+    with pytest.raises(ConfigError, match="(?s)" + message):
+        chosen(classes)
 
 
 def test_every_line_of_a_shipped_pipeline_is_explained() -> None:

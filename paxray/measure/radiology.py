@@ -65,8 +65,8 @@ RULES: dict[str, tuple[str, str]] = {
     ),
     "aortic_width": (
         "mm",
-        "aortic knob: from the left border of the trachea to the left border of the knob, at the knob's level, as knob width "
-        "is usually read on films; taken in 3D it is a convention of this project",
+        "aortic knob: from the left border of the trachea to the left border of the knob, at the knob's level, as knob "
+        "width is usually read on films; taken in 3D it is a convention of this project",
     ),
 }
 

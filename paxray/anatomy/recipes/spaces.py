@@ -75,8 +75,8 @@ def below(scene: Scene, of: Region, within_: Region, roof: Region | None = None)
 
     With a ``roof`` of what is known to lie below (liver, stomach, spleen) no floor lies above the roof's highest
     point, and a column that meets the roof has its floor there unless the structure's own lies less than
-    `OVERHANG_MM` above. Where the roof falls off steeply, more than `OVERHANG_MM` within `OVERHANG_REACH_MM`, it is a flank
-    and no floor.
+    `OVERHANG_MM` above. Where the roof falls off steeply, more than `OVERHANG_MM` within `OVERHANG_REACH_MM`, it is a
+    flank and no floor.
     """
     if of.empty:
         raise Underivable("nothing to lie below of: the structure is not in the scan")
