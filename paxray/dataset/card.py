@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paxray.dataset.layout import TABLES, Layout
+from paxray.dataset.shard import read_commit
 from paxray.files import read_json, write_text
 
 _CARD = """---
@@ -54,11 +55,10 @@ def write_card(layout: Layout) -> None:
     counts, pipeline = manifest["counts"], manifest["pipeline"]
     geometry = pipeline["geometry"]
     samples = counts["samples"]
-    splits = [split for split, count in samples.items() if count]
-    # A folder whose files have no row at all cannot be loaded as a split.
-    filled = [kind for kind in TABLES if kind in ("samples", "labels") or counts[kind]]
+    splits = _splits_with_rows(layout)
+    filled = [kind for kind in TABLES if kind in ("samples", "labels") or splits[kind]]
     text = _CARD.format(
-        configs="\n".join(_config(kind, splits) for kind in filled),
+        configs="\n".join(_config(kind, splits[kind]) for kind in filled),
         name=manifest["name"],
         description=f"{manifest['description'].strip()}\n\n" if manifest["description"].strip() else "",
         version=manifest["environment"]["paxray"],
@@ -77,6 +77,18 @@ def write_card(layout: Layout) -> None:
         duplicates="".join(f"\nBeware: {sentence}.\n" for sentence in manifest["duplicates"]),
     )
     write_text(layout.card, text)
+
+
+def _splits_with_rows(layout: Layout) -> dict[str, list[str]]:
+    """Of each table the splits that have any: files without a row at all cannot be loaded as a split."""
+    found: dict[str, list[str]] = {kind: [] for kind in TABLES}
+    for path in layout.commits():
+        commit = read_commit(path)
+        for name, facts in commit["files"].items():
+            kind = name.split("/")[0]
+            if facts["rows"] and commit["split"] not in found[kind]:
+                found[kind].append(commit["split"])
+    return found
 
 
 def _config(kind: str, splits: list[str]) -> str:

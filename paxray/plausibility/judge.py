@@ -102,7 +102,7 @@ def judge(labels: LabelVolume, catalog: Catalog, policy: Mapping[str, Action]) -
         if action == "drop_class":
             for name in finding.classes:
                 for part in _with_parts(catalog, name):
-                    withheld.setdefault(part, f"dropped as implausible ({finding.name}): {finding.message}")
+                    withheld.setdefault(part, f"dropped for a finding ({finding.name}): {finding.message}")
     return Verdict(tuple(found), _without(labels, withheld), withheld)
 
 
@@ -137,6 +137,6 @@ def explain(labels: LabelVolume, catalog: Catalog, withheld: Mapping[str, str]) 
                 lacking.setdefault(above, []).append(name)
     for name, parts in lacking.items():
         outer = [part for part in parts if not set(parts).intersection(catalog.ancestors(part))]
-        note = f"without {', '.join(outer)}: dropped as implausible"
+        note = f"without {', '.join(outer)}: dropped for a finding"
         notes[name] = f"{notes[name]}; {note}" if name in notes else note
     return replace(labels, notes=notes)._keep_counts(labels.atom_counts())

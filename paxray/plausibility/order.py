@@ -51,9 +51,10 @@ def ribs_of(evidence: Evidence) -> dict[str, dict[int, str]]:
 def judge_order(evidence: Evidence) -> Iterator[Finding]:
     """`vertebrae_out_of_order`, `ribs_out_of_order` and `rib_off_its_vertebra`."""
     levels = list(evidence.vertebrae)
-    wrong = not_in_order([-evidence.spine.index(level) for level in levels])
-    if wrong:
-        yield _out_of_order("vertebrae_out_of_order", [f"vertebrae_{levels[n]}" for n in wrong], "vertebrae")
+    astray = {levels[n] for n in not_in_order([-evidence.spine.index(level) for level in levels])}
+    if astray:
+        names = [f"vertebrae_{level}" for level in levels if level in astray]
+        yield _out_of_order("vertebrae_out_of_order", names, "vertebrae")
     has_spine = len(levels) >= FEWEST_VERTEBRAE
     down_mm: dict[str, float] = {}
     for side, ribs in ribs_of(evidence).items():
@@ -69,8 +70,9 @@ def judge_order(evidence: Evidence) -> Iterator[Finding]:
             wrong = not_in_order([float(evidence.points(name)[:, 2].max()) for name in names])
         if wrong:
             yield _out_of_order("ribs_out_of_order", [names[n] for n in wrong], f"{side} ribs")
+            down_mm = {name: mm for name, mm in down_mm.items() if name not in {names[n] for n in wrong}}
     if has_spine:
-        yield from _off_their_vertebrae(evidence, down_mm)
+        yield from _off_their_vertebrae(evidence, down_mm, astray)
 
 
 def _out_of_order(rule: str, names: list[str], what: str) -> Finding:
@@ -97,13 +99,18 @@ def _head_mm(evidence: Evidence, rib: str) -> Float64 | None:
     return np.asarray(head.mean(axis=0))
 
 
-def _off_their_vertebrae(evidence: Evidence, down_mm: dict[str, float]) -> Iterator[Finding]:
-    """Ribs that begin more than one vertebra away from their own; what the scan cuts is not told from its place."""
+def _off_their_vertebrae(
+    evidence: Evidence, down_mm: dict[str, float], astray: set[str]
+) -> Iterator[Finding]:
+    """Ribs that begin more than one vertebra away from their own.
+
+    What the scan cuts is not told from its place, and what is out of order has been found already.
+    """
     at_mm = evidence.along_spine_mm(np.array(list(evidence.vertebrae.values())))
     places = {
         SPINE.index(level): mm
         for level, mm in zip(evidence.vertebrae, at_mm.tolist(), strict=True)
-        if not evidence.cut(f"vertebrae_{level}")
+        if level not in astray and not evidence.cut(f"vertebrae_{level}")
     }
     off: dict[str, int] = {}
     for name, down in down_mm.items():

@@ -51,7 +51,7 @@ RULES: dict[str, Rule] = {
     "rib_off_its_vertebra": Rule(
         "warning",
         "a rib begins nearest to a vertebra that is more than one away from its own: ribs or vertebrae are "
-        "counted wrongly; ribs and vertebrae that the scan cuts are not judged",
+        "counted wrongly; not judged where the scan cuts one of them, or one is out of order",
         "warn",
     ),
     "vertebra_missing": Rule(

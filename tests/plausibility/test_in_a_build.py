@@ -89,10 +89,10 @@ def test_a_dropped_class_is_unknown_and_says_why(wrong: Path) -> None:
         assert status[dropped].tolist() == ["unknown"] * 3
         assert status[["rib_left_6", "heart", "lungs"]].tolist() == ["present"] * 3
         assert status["ribs"] == "partial"
-        assert sample.facts["note"]["ribs"] == "without rib_left_4, rib_left_5: dropped as implausible"
+        assert sample.facts["note"]["ribs"] == "without rib_left_4, rib_left_5: dropped for a finding"
         for name in dropped:
-            assert sample.facts["note"][name].startswith("dropped as implausible (ribs_out_of_order)")
-            with pytest.raises(KeyError, match="dropped as implausible"):
+            assert sample.facts["note"][name].startswith("dropped for a finding (ribs_out_of_order)")
+            with pytest.raises(KeyError, match="dropped for a finding"):
                 sample.masks[name]
 
 
@@ -131,6 +131,59 @@ def test_the_report_shows_findings(wrong: Path, tmp_path: Path) -> None:
     assert page.index(row) < page.index("<td>cut_by_scan</td>")  # grave ones first
     assert "2 left ribs do not lie in the order of their names: rib_left_4, rib_left_5" in page
     assert "<code>implausible</code>" in page
+
+
+def test_the_card_lists_a_table_for_the_splits_that_have_rows(wrong: Path, tmp_path: Path) -> None:
+    """A loader stumbles over a split without a row."""
+    import shutil
+
+    from paxray.dataset.card import write_card
+    from paxray.dataset.layout import Layout
+    from paxray.files import read_json, write_json
+
+    def configs(root: Path) -> str:
+        return (root / "README.md").read_text(encoding="utf-8").split("---")[1]
+
+    train = "- config_name: findings\n  data_files:\n  - {split: train, path: findings/train-*.parquet}\n"
+    assert train in configs(wrong)
+    copy = Layout(Path(shutil.copytree(wrong, tmp_path / "copy")))
+    for path in copy.commits():
+        commit = read_json(path)
+        for name, facts in commit["files"].items():
+            facts["rows"] *= not name.startswith("findings/")
+        write_json(path, commit)
+    write_card(copy)
+    assert "findings" not in configs(copy.root)
+    assert "split: train, path: samples/" in configs(copy.root)
+
+
+def test_who_only_looks_is_told_and_nothing_is_dropped(wrong: Path, tmp_path: Path) -> None:
+    import json
+
+    from typer.testing import CliRunner
+
+    from paxray.cli import app
+
+    with (wrong.parent / "cases.csv").open(newline="") as handle:
+        flipped = list(csv.DictReader(handle))[2]
+    ct, masks = (str(wrong.parent / flipped[key]) for key in ("ct", "masks"))
+    command = [
+        "project",
+        ct,
+        "--labels",
+        f"{masks}=phantom",
+        "--full",
+        "--size",
+        "32",
+        "--out",
+        str(tmp_path),
+    ]
+    made = CliRunner().invoke(app, command)
+    assert made.exit_code == 0, made.output
+    assert "error flipped_left_right: " in made.output
+    assert "warning heart_on_the_right: " in made.output
+    facts = json.loads((tmp_path / "pa.json").read_text(encoding="utf-8"))
+    assert {row["class"]: row["status"] for row in facts["classes"]}["rib_left_4"] == "present"
 
 
 def test_the_log_tells_findings(wrong: Path) -> None:
