@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paxray.anatomy.division import carina_mm, first_division, limb_mm2
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.measure.region import Region
 from paxray.measure.solids import Solid
@@ -20,12 +21,6 @@ from paxray.segmentation.body import UNSCANNED
 
 Float64 = NDArray[np.float64]
 
-#: A part of an airway's slice smaller than this is a branch or a stray voxel, mm2.
-BRONCHUS_MM2 = 15.0
-#: The two bronchi must stay apart over this length, mm.
-BRONCHI_APART_MM = 5.0
-#: A part of the aorta's slice smaller than this is the stump of a branch, mm2.
-AORTA_MM2 = 80.0
 #: Between the lung's base and an abdominal organ lie the diaphragm and no more than this, mm.
 DIAPHRAGM_MM = 12.0
 #: What lies beneath each half of the diaphragm.
@@ -168,7 +163,7 @@ def project_landmark(landmark: Landmark, view: View) -> tuple[tuple[float, float
 def _find(name: str, anatomy: Anatomy) -> Landmark:
     side = name.rsplit("_", 1)[-1]
     finders: dict[str, tuple[Callable[[], Float64], tuple[str, ...]]] = {
-        "carina": (lambda: carina_mm(airway(anatomy)), ()),
+        "carina": (lambda: _carina(anatomy), ()),
         "aortic_knob": (lambda: _aortic_knob(anatomy), ("aorta",)),
         f"lung_apex_{side}": (
             lambda: anatomy.region(f"lung_{side}").extreme_mm((0, 0, 1)),
@@ -216,70 +211,18 @@ def airway(anatomy: Anatomy) -> Region:
     return found
 
 
-def parts_of_slice(plane: NDArray[np.bool_], pixel_mm2: float, at_least_mm2: float) -> list[NDArray[Any]]:
-    """``(n, 2)`` places (row, column) of each connected part (8 neighbours) that is large enough, the largest first."""
-    from scipy import ndimage
-
-    numbers, count = ndimage.label(plane, np.ones((3, 3), bool))
-    sizes = np.bincount(numbers.ravel(), minlength=count + 1)[1:] * pixel_mm2
-    order = sorted(range(count), key=lambda n: (-sizes[n], n))
-    return [np.argwhere(numbers == n + 1) for n in order if sizes[n] >= at_least_mm2]
-
-
-def slice_pixel_mm2(region: Region) -> float:
-    """Area of a pixel of a region's slices."""
-    return region.grid.voxel_volume_mm3 / slice_step_mm(region)
-
-
-def slice_step_mm(region: Region) -> float:
-    """Distance between neighbouring slices, across them."""
-    one, other = (axis for axis in range(3) if axis != 2 - region.slice_axis)
-    normal = np.cross(region.grid.affine[:3, one], region.grid.affine[:3, other])
-    normal /= np.linalg.norm(normal)
-    return float(abs(normal @ region.grid.affine[:3, 2 - region.slice_axis]))
-
-
-def division(region: Region, at_least_mm2: float, apart_mm: float) -> int:
-    """Number, in the order from above, of the first slice with two parts that stay two for a length.
-
-    Raises
-    ------
-    LookupError
-        There is none, or the uppermost slice has two parts already.
-    """
-    pixel, need = slice_pixel_mm2(region), max(1, round(apart_mm / slice_step_mm(region)))
-    counts = [len(parts_of_slice(plane, pixel, at_least_mm2)) for _, plane in region.slices_from_above()]
-    one_above = False
-    for n, count in enumerate(counts):
-        if count >= 2 and one_above and len(run := counts[n : n + need]) == need and min(run) >= 2:
-            return n
-        one_above = one_above or count == 1
-    raise LookupError
-
-
-def carina_mm(region: Region) -> Float64:
-    """``(3,)`` LPS mm: half way between the nearest points of the two parts in the slice where the airway divides."""
-    from scipy.spatial import cKDTree
-
-    try:
-        n = division(region, BRONCHUS_MM2, BRONCHI_APART_MM)
-    except LookupError:
-        raise _Missing("unknown", "the airway does not divide in the scan") from None
-    index, plane = region.slices_from_above()[n]
-    parts = parts_of_slice(plane, slice_pixel_mm2(region), BRONCHUS_MM2)[:2]
-    one, other = (region.to_world(index, part) for part in parts)
-    distance, nearest = cKDTree(other).query(one)
-    # Where several pairs are equally near, their middle: the ridge's, not its first pixel's.
-    closest = distance < distance.min() + 1e-6
-    return np.asarray((one[closest] + other[nearest[closest]]).mean(axis=0) / 2)
+def _carina(anatomy: Anatomy) -> Float64:
+    found = carina_mm(airway(anatomy))
+    if found is None:
+        raise _Missing("unknown", "the airway does not divide in the scan")
+    return found
 
 
 def _aortic_knob(anatomy: Anatomy) -> Float64:
     region = anatomy.region("aorta")
-    try:
-        n = division(region, AORTA_MM2, BRONCHI_APART_MM)
-    except LookupError:
-        raise _Missing("unknown", "the aorta does not divide into its two limbs in the scan") from None
+    n = first_division(region, limb_mm2(region))
+    if n is None:
+        raise _Missing("unknown", "the aorta does not divide into its two limbs in the scan")
     arch = region.mask.copy()
     planes = np.moveaxis(arch, region.slice_axis, 0)
     for index, _ in region.slices_from_above()[n:]:
@@ -296,14 +239,14 @@ def _dome(anatomy: Anatomy, side: str) -> Float64:
     shape = np.max([r.first_ijk[::-1] + r.mask.shape for r in (lung, organs)], axis=0) - first
     lowest = _column_end(lung, first, shape, axis, low=upward)
     highest = _column_end(organs, first, shape, axis, low=not upward)
-    gap = (lowest - highest) * (1 if upward else -1) * slice_step_mm(lung)
+    gap = (lowest - highest) * (1 if upward else -1) * lung.step_mm
     beneath = (lowest >= 0) & (highest >= 0) & (gap > 0) & (gap <= DIAPHRAGM_MM)
     if not beneath.any():
         raise _Missing("unknown", f"no {_or(BENEATH[side])} lies beneath the lung in the scan")
     places = np.argwhere(beneath)
     index = np.insert(places, axis, lowest[beneath], axis=1) + first
     world = grid.to_world(index[:, ::-1])
-    half = slice_step_mm(lung) / 2
+    half = lung.step_mm / 2
     return np.asarray(world[world[:, 2] > world[:, 2].max() - half].mean(axis=0))
 
 

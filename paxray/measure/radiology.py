@@ -8,17 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from paxray.anatomy.division import BRONCHUS_MM2, first_division
 from paxray.anatomy.labels import Status
 from paxray.measure.landmarks import (
     BENEATH,
-    BRONCHI_APART_MM,
-    BRONCHUS_MM2,
     Anatomy,
     Landmark,
     airway,
-    division,
-    parts_of_slice,
-    slice_pixel_mm2,
 )
 from paxray.measure.region import Region
 from paxray.projection.project import Projection
@@ -183,9 +179,8 @@ def _carinal_angle(anatomy: Anatomy) -> Measure:
         reason = "nothing is known of the trachea" if status is Status.UNKNOWN else "no trachea was found"
         return Measure(name, None, status.value, reason)
     region = airway(anatomy)
-    try:
-        first = division(region, BRONCHUS_MM2, BRONCHI_APART_MM)
-    except LookupError:
+    first = first_division(region, BRONCHUS_MM2)
+    if first is None:
         return Measure(name, None, "unknown", "the airway does not divide in the scan")
     left, right = bronchi_centres_mm(region, first)
     reach = min((abs(side[0, 2] - side[-1, 2]) for side in (left, right) if len(side)), default=0.0)
@@ -211,11 +206,10 @@ def bronchi_centres_mm(region: Region, first: int) -> tuple[Float64, Float64]:
     side has none.
     """
     slices = region.slices_from_above()
-    pixel = slice_pixel_mm2(region)
 
     def centres(n: int) -> list[Float64]:
         index, plane = slices[n]
-        parts = parts_of_slice(plane, pixel, BRONCHUS_MM2)
+        parts = region.parts(plane, BRONCHUS_MM2)
         return [region.to_world(index, part).mean(axis=0) for part in parts]
 
     top = centres(first)[:2]

@@ -5,35 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paxray.anatomy.division import Slices
 from paxray.anatomy.labels import LabelVolume
 from paxray.anatomy.voxels import look_up
-from paxray.io.volume import Grid
 
 Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Region:
-    """A mask in its bounding box.
-
-    Attributes
-    ----------
-    mask
-        ``[k, j, i]`` bool.
-    first_ijk
-        ``(3,)`` voxel (i, j, k) of the volume at which the box begins.
-    grid
-        The whole volume's lattice.
-    """
-
-    mask: NDArray[np.bool_]
-    first_ijk: NDArray[np.int64]
-    grid: Grid
+class Region(Slices):
+    """A mask in its bounding box, with what is measured on it."""
 
     @classmethod
     def of(cls, labels: LabelVolume, boxes_ijk: NDArray[np.int64], names: Iterable[str]) -> Region | None:
@@ -56,23 +41,6 @@ class Region:
         first, last = boxes_ijk[used, 0].min(axis=0), boxes_ijk[used, 1].max(axis=0)
         i, j, k = (slice(a, b + 1) for a, b in zip(first.tolist(), last.tolist(), strict=True))
         return cls(look_up(np.ascontiguousarray(column), labels.atoms[k, j, i]), first, labels.grid)
-
-    @cached_property
-    def slice_axis(self) -> int:
-        """The array axis (0 for k, 1 for j, 2 for i) nearest to the patient's long axis."""
-        return slice_axis(self.grid)
-
-    def slices_from_above(self) -> list[tuple[int, NDArray[np.bool_]]]:
-        """Index within the box, and mask, of each slice across the patient, the uppermost first."""
-        planes = np.moveaxis(self.mask, self.slice_axis, 0)
-        order = range(len(planes))
-        upward = self.grid.affine[2, 2 - self.slice_axis] > 0
-        return [(n, planes[n]) for n in (reversed(order) if upward else order)]
-
-    def to_world(self, index: int, plane: NDArray[Any]) -> Float64:
-        """``(n, 3)`` LPS mm of places ``(row, column)``, which may be fractional, in slice `index` of the box."""
-        places = np.insert(np.atleast_2d(np.asarray(plane, float)), self.slice_axis, index, axis=1)
-        return self.grid.to_world(places[:, ::-1] + self.first_ijk)
 
     @cached_property
     def voxels_mm(self) -> Float64:
@@ -101,8 +69,3 @@ class Region:
         row, i = np.nonzero(self.mask[k, j])
         world = self.grid.to_world(np.column_stack([i, j[row], k[row]]) + self.first_ijk)
         return np.asarray(world[world @ toward > least].mean(axis=0))
-
-
-def slice_axis(grid: Grid) -> int:
-    """The array axis (0 for k, 1 for j, 2 for i) nearest to the patient's long axis."""
-    return 2 - int(np.argmax(np.abs(grid.affine[2, :3]) / np.asarray(grid.spacing_mm)))

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.division import slice_axis
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.unions import derive
-from paxray.measure.region import slice_axis
 from paxray.segmentation.body import BODY, UNSCANNED
 
 Float64 = NDArray[np.float64]

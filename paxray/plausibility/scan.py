@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from paxray.measure.region import slice_axis
+from paxray.anatomy.division import slice_axis
 from paxray.plausibility.evidence import Evidence, listed
 from paxray.plausibility.rules import Finding
 from paxray.segmentation.body import BODY, UNSCANNED

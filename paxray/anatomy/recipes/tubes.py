@@ -8,18 +8,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.anatomy.recipes.region import Region, Underivable, shape_of
+from paxray.anatomy import division
+from paxray.anatomy.division import Slices
+from paxray.anatomy.recipes.region import Region, Underivable
 from paxray.anatomy.recipes.registry import operator
 from paxray.anatomy.recipes.scene import UP, Scene
 from paxray.anatomy.voxels import BoolArray
 from paxray.io.volume import Float64
 
-#: Smaller parts of an axial slice are specks of a mask, not branches.
-MIN_BRANCH_MM2 = 15.0
-#: A part of the aorta's slice is a limb if it has this share of a usual slice; the stump of a branch is smaller.
-LIMB_SHARE = 0.25
-#: Two parts must go on for this long to be a bifurcation.
-MIN_FORK_MM = 5.0
 #: Reach of the tracheal bifurcation above and below the carina.
 BIFURCATION_ABOVE_MM, BIFURCATION_BELOW_MM = 10.0, 20.0
 
@@ -27,99 +23,20 @@ BIFURCATION_ABOVE_MM, BIFURCATION_BELOW_MM = 10.0, 20.0
 COURSE_STEP_MM = 4.0
 
 
-class _Slice:
-    """One axial slice of a structure: its branches, each a mask and a centroid in world mm."""
-
-    def __init__(self, scene: Scene, of: Region, index: int, at_least_mm2: float = MIN_BRANCH_MM2) -> None:
-        from scipy import ndimage
-
-        axis = scene.long_axis
-        plane = np.take(of.mask, index, axis=axis)
-        numbers, count = ndimage.label(plane, np.ones((3, 3), bool))
-        pixel_mm2 = scene.voxel_mm3 / scene.grid.spacing_mm[2 - axis]
-        sizes = np.bincount(numbers.reshape(-1), minlength=count + 1)
-        self.numbers: NDArray[np.int32] = numbers
-        # The largest first.
-        self.branches = [
-            int(n) + 1
-            for n in np.argsort(-sizes[1:], kind="stable")
-            if sizes[n + 1] * pixel_mm2 >= at_least_mm2
-        ]
-        self._scene, self._of, self._index = scene, of, index
-
-    def points_mm(self, branch: int) -> Float64:
-        """``(n, 3)`` voxel centres of a branch."""
-        axis, box = self._scene.long_axis, self._of.box
-        index = np.insert(np.argwhere(self.numbers == branch), axis, self._index, axis=1)
-        return self._scene.grid.to_world((index + [part.start for part in box])[:, ::-1])
-
-
-def _slices_down(scene: Scene, of: Region) -> list[int]:
-    """Indices of the region's slices along the patient, from the head downwards."""
-    indices = list(range(shape_of(of.box)[scene.long_axis]))
-    return indices[::-1] if scene.is_rising(scene.long_axis, UP) else indices
-
-
-def fork_from_above(scene: Scene, of: Region, at_least_mm2: float = MIN_BRANCH_MM2) -> tuple[int, _Slice]:
-    """The first axial slice from above in which a structure has two branches that go on for `MIN_FORK_MM`.
-
-    Parts of a slice smaller than ``at_least_mm2`` are no branches.
-
-    Returns
-    -------
-    Position in `_slices_down`, and the slice.
-
-    Raises
-    ------
-    Underivable
-        There is none.
-    """
-    axis = scene.long_axis
-    order = _slices_down(scene, of)
-    needed = max(2, int(np.ceil(MIN_FORK_MM / scene.grid.spacing_mm[2 - axis])))
-    first: _Slice | None = None
-    forked = 0
-    for position, index in enumerate(order):
-        here = _Slice(scene, of, index, at_least_mm2)
-        if len(here.branches) < 2:
-            first, forked = None, 0
-            continue
-        first = first or here
-        forked += 1
-        if forked == needed:
-            return position - needed + 1, first
-    raise Underivable("no bifurcation is seen: in no axial slice does the structure have two branches")
+def slices_of(scene: Scene, of: Region) -> Slices:
+    """A region as slices across the patient."""
+    return Slices(of.mask, np.array([part.start for part in of.box[::-1]], np.int64), scene.grid)
 
 
 def carina_mm(scene: Scene, airway: Region) -> Float64:
-    """The carina: midway between the two airways where an axial slice first shows two.
-
-    Raises
-    ------
-    Underivable
-        The airway is not followed to where it forks.
-    """
-
-    def find() -> Float64 | str:
-        from scipy.spatial.distance import cdist
-
-        try:
-            _, here = fork_from_above(scene, airway)
-        except Underivable:
-            return "the carina is not seen: in no axial slice does the airway have two branches"
-        one, other = (here.points_mm(branch) for branch in here.branches[:2])
-        apart = cdist(one, other)
-        # Parallel walls are nearest in many places: the middle of them.
-        a, b = np.nonzero(apart <= apart.min() + 1e-6)
-        return np.asarray((one[a].mean(axis=0) + other[b].mean(axis=0)) / 2)
-
-    found = scene.once(("carina", airway.identity), find)
-    if isinstance(found, str):
-        raise Underivable(found)
+    """The carina, as `paxray.anatomy.division.carina_mm` has it. `Underivable` where it is not seen."""
+    found = scene.once(("carina", airway.identity), lambda: division.carina_mm(slices_of(scene, airway)))
+    if found is None:
+        raise Underivable("the carina is not seen: in no axial slice does one airway become two")
     return found
 
 
-@operator
+@operator(version=2)
 def trachea_part(scene: Scene, of: Region, part: Literal["above", "bifurcation", "beyond"]) -> Region:
     """A part of the airway by the level of its carina.
 
@@ -135,7 +52,7 @@ def trachea_part(scene: Scene, of: Region, part: Literal["above", "bifurcation",
     return Region.of_mask(of.mask & chosen, of.box)
 
 
-@operator(version=2)
+@operator(version=3)
 def aorta_part(scene: Scene, of: Region, part: Literal["ascending", "arch", "descending"]) -> Region:
     """A part of the aorta.
 
@@ -151,39 +68,30 @@ def aorta_part(scene: Scene, of: Region, part: Literal["ascending", "arch", "des
     return Region.of_mask(parts == ("arch", "ascending", "descending").index(part) + 1, of.box)
 
 
-def _usual_slice_mm2(scene: Scene, of: Region) -> float:
-    """The median, over the slices of a structure, of the area of its largest part."""
-    axis = scene.long_axis
-    slices = (_Slice(scene, of, index) for index in range(shape_of(of.box)[axis]))
-    areas = [np.bincount(s.numbers.reshape(-1))[1:].max() for s in slices if s.numbers.any()]
-    return float(np.median(areas)) * scene.voxel_mm3 / scene.grid.spacing_mm[2 - axis]
-
-
 def _aorta_parts(scene: Scene, of: Region) -> NDArray[np.uint8] | str:
     """1 arch, 2 ascending, 3 descending, in the region's box; or why it cannot be told."""
-    try:
-        fork, first = fork_from_above(
-            scene, of, max(MIN_BRANCH_MM2, LIMB_SHARE * _usual_slice_mm2(scene, of))
-        )
-    except Underivable:
+    slices = slices_of(scene, of)
+    # A scan that begins below the arch shows two limbs from its first slice on.
+    fork = division.first_division(slices, division.limb_mm2(slices), from_one=False)
+    if fork is None:
         return (
             "the aorta cannot be divided: in no axial slice does it have an ascending and a descending part"
         )
-    out = of.mask.astype(np.uint8)
-    one, other = (first.points_mm(branch).mean(axis=0) for branch in first.branches[:2])
+    from_above = slices.slices_from_above()
+    index, plane = from_above[fork]
+    one, other = (slices.to_world(index, part).mean(axis=0) for part in slices.parts(plane)[:2])
     ascending, descending = (one, other) if one[1] < other[1] else (other, one)
-    planes = np.moveaxis(out, scene.long_axis, 0)
-    for index in _slices_down(scene, of)[fork:]:
-        here = _Slice(scene, of, index)
-        plane = planes[index]
+    out = of.mask.astype(np.uint8)
+    planes = np.moveaxis(out, slices.slice_axis, 0)
+    for index, plane in from_above[fork:]:
         met: dict[int, list[Float64]] = {2: [], 3: []}
-        for branch in range(1, int(here.numbers.max(initial=0)) + 1):
-            points = here.points_mm(branch)
+        for part in slices.parts(plane):
+            points = slices.to_world(index, part)
             centre = points.mean(axis=0)
             # Only what lies across counts: the centroids come from the slice above.
             to = [np.linalg.norm((centre - known)[:2]) for known in (ascending, descending)]
             which = 2 if to[0] < to[1] else 3
-            plane[here.numbers == branch] = which
+            planes[index][tuple(part.T)] = which
             met[which].append(points)
         if met[2]:
             ascending = np.concatenate(met[2]).mean(axis=0)
