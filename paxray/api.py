@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.recipes.engine import derive as _derive
@@ -23,7 +24,7 @@ from paxray.physics.basis import BASIS, basis_of_hu
 from paxray.projection.materials import Materials
 from paxray.projection.pose import Pose, Setup
 from paxray.projection.pose import place as _place
-from paxray.projection.project import Projection, project, project_many, project_tiles
+from paxray.projection.project import Device, Projection, project, project_many, project_tiles, resolve_device
 from paxray.projection.view import View
 from paxray.radiography.display import Display, render_display
 from paxray.segmentation.body import BODY, body_extent, body_faces, with_body
@@ -78,12 +79,52 @@ def read_masks(
     return _read_masks([parse_source(source) for source in sources], ct.grid, catalog or load_catalog())
 
 
-def segment(ct: Volume, labels: LabelVolume | None = None) -> LabelVolume:
-    """Find the body in a CT (without the table) and what was not scanned, and add both to the labels."""
-    if labels is None:
-        nothing = np.zeros(ct.shape, np.uint16)
-        labels = LabelVolume(nothing, np.zeros((1, 0), bool), (), ct.affine, {})
-    return with_body(ct, labels)[0]
+def segment(
+    ct: Volume,
+    labels: LabelVolume | None = None,
+    *,
+    segmenter: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: Device = "auto",
+    catalog: Catalog | None = None,
+) -> LabelVolume:
+    """Find the body in a CT (without the table) and what was not scanned, and add both to the labels.
+
+    Parameters
+    ----------
+    ct
+        HU.
+    labels
+        Masks that exist already: what a segmenter finds comes after them.
+    segmenter
+        Also find classes by ``thorax`` (built in; no weights, no GPU) or any other of
+        `paxray.segmentation.registry.segmenter_names`.
+    settings
+        The segmenter's own.
+    device
+        ``auto``, ``cpu`` or ``cuda``, for segmenters that can use a GPU.
+    catalog
+        The classes known; the built-in ones by default.
+
+    Returns
+    -------
+    Labels whose ``notes`` say why a class is unknown, and whose ``confidence`` rates those that the segmenter rates.
+    """
+    builder = LabelBuilder(ct.shape) if labels is None else LabelBuilder.resume(labels)
+    names = [] if labels is None else list(labels.names)
+    if segmenter is not None:
+        from paxray.segmentation.checked import device_of, run_segmenter
+        from paxray.segmentation.registry import make_segmenter
+
+        chosen = make_segmenter(segmenter, settings)
+        where = device_of(chosen, resolve_device(device))
+        chosen.preflight(where)
+        found = run_segmenter(chosen, ct, catalog or load_catalog(), device=where)
+        builder.add_labels(found)
+        names += [name for name in found.names if name not in names]
+    elif settings:
+        raise ConfigError("settings are a segmenter's", do="segment(ct, segmenter=NAME, settings=...)")
+    return with_body(ct, builder.build(ct.affine, names))[0]
 
 
 def derive(
@@ -207,6 +248,7 @@ def build(
     update: bool = False,
     retry_failed: bool = False,
     limit: int | None = None,
+    segmentations: Path | str | None = None,
     on_plan: Callable[[BuildPlan], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> BuildResult:
@@ -232,6 +274,7 @@ def build(
         update=update,
         retry_failed=retry_failed,
         limit=limit,
+        segmentations=None if segmentations is None else Path(segmentations),
         on_plan=on_plan,
         on_event=on_event,
     )

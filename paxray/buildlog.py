@@ -18,7 +18,7 @@ from paxray.errors import ConfigError, PaxrayError
 class Event:
     """Something that happened during a build, for progress and log; `findings` are those of a case, a line each."""
 
-    kind: str  # case | shard
+    kind: str  # case | shard | segmenting | note
     name: str
     status: str
     message: str = ""

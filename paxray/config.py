@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     create_model,
     field_validator,
@@ -145,6 +146,51 @@ PlausibilityConfig: Any = create_model(
 )
 
 
+class SegmenterConfig(BaseModel):
+    """One segmenter; its settings stand beside its name and are its own to check."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    name: str = Field(min_length=1)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All keys but the name."""
+        return dict(self.model_extra or {})
+
+
+def _segmenters(entry: Any) -> Any:
+    """One segmenter or several, each a name or a mapping."""
+    entries = entry if isinstance(entry, list) else [entry]
+    return [{"name": one} if isinstance(one, str) else one for one in entries]
+
+
+class SegmentationConfig(_Strict):
+    """What segments the CTs, and which of them.
+
+    Attributes
+    ----------
+    segmenter
+        In order of precedence: a class is taken from the first that knows of it. Empty: none.
+    cases
+        ``without_masks``, or ``all``: masks given with a case then come first.
+    """
+
+    segmenter: Annotated[list[SegmenterConfig], BeforeValidator(_segmenters)] = [
+        SegmenterConfig(name="thorax")
+    ]
+    cases: Literal["without_masks", "all"] = "without_masks"
+
+    @model_validator(mode="after")
+    def _given_masks(self) -> SegmentationConfig:
+        if any(one.name == "files" for one in self.segmenter):
+            raise ValueError(
+                "masks given with a case are always read, and come first: leave out 'files' (`cases: all` segments "
+                "these cases too)"
+            )
+        return self
+
+
 class SplitConfig(_Strict):
     """Shares of patients; `seed` is part of the hash that ranks them."""
 
@@ -172,12 +218,23 @@ class Pipeline(_Strict):
     description: str = ""
     views: list[Annotated[ViewConfig, BeforeValidator(_view_from_word)]] = Field(min_length=1)
     geometry: GeometryConfig = GeometryConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()
     labels: LabelsConfig = LabelsConfig()
     plausibility: PlausibilityConfig = PlausibilityConfig()
     physics: PhysicsConfig = PhysicsConfig()
     display: DisplayConfig = DisplayConfig()
     splits: SplitConfig = SplitConfig()
     shard_cases: int = Field(8, ge=1)
+    _base: Path = PrivateAttr(default_factory=Path)
+
+    @property
+    def base(self) -> Path:
+        """Folder that paths in segmenters' settings are relative to: the file's."""
+        return self._base
+
+    def __eq__(self, other: object) -> bool:
+        # Where the file lies is no setting.
+        return isinstance(other, Pipeline) and self.model_dump() == other.model_dump()
 
     @model_validator(mode="after")
     def _unique_views(self) -> Pipeline:
@@ -188,8 +245,12 @@ class Pipeline(_Strict):
         return self
 
     def effective(self) -> dict[str, Any]:
-        """Every setting, defaults filled in, as JSON values; a catalog by its file name alone."""
+        """Every setting, defaults filled in, as JSON values; files by their names alone."""
         content = self.model_dump(mode="json")
+        for segmenter in content["segmentation"]["segmenter"]:
+            for key, value in segmenter.items():
+                if isinstance(value, str) and "/" in value:
+                    segmenter[key] = Path(value).name
         if self.labels.catalog is not None:
             content["labels"]["catalog"] = Path(self.labels.catalog).name
         return content
@@ -226,13 +287,14 @@ def load_pipeline(path: Path, overrides: list[str] | None = None) -> Pipeline:
     if not isinstance(content, dict):
         raise ConfigError("a pipeline is a mapping of settings", where=where, found=type(content).__name__)
     for override in overrides or []:
-        _set(content, override)
+        set_value(content, override)
     pipeline = parse_pipeline(content, where)
     if pipeline.labels.catalog is not None:
         # A path in the file is relative to the file.
         resolved = (path.parent / pipeline.labels.catalog).resolve()
         labels = pipeline.labels.model_copy(update={"catalog": str(resolved)})
         pipeline = pipeline.model_copy(update={"labels": labels})
+    pipeline._base = path.parent.resolve()
     return pipeline
 
 
@@ -283,8 +345,8 @@ def _keys_beside(location: tuple[Any, ...]) -> Iterator[str]:
     yield from getattr(model, "model_fields", {})
 
 
-def _set(content: dict[str, Any], override: str) -> None:
-    """Apply one ``a.b=value``."""
+def set_value(content: dict[str, Any], override: str) -> None:
+    """Apply one ``a.b=value`` of the command line, the value in YAML."""
     import yaml
 
     key, equals, text = override.partition("=")

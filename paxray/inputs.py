@@ -35,8 +35,8 @@ class Vocabularies:
                 self._known[spec] = digest(words)
             else:
                 try:
-                    labels = load_vocabulary(spec, base=self._base, catalog=self._catalog).labels
-                    self._known[spec] = digest(sorted(labels.items()))
+                    found = load_vocabulary(spec, base=self._base, catalog=self._catalog)
+                    self._known[spec] = digest(found.content())
                 except ConfigError as error:
                     self._known[spec] = error.what
         return self._known[spec]

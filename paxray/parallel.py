@@ -7,7 +7,7 @@ threads do. Parts are contiguous and no result depends on their number.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -47,6 +47,15 @@ def together(first: Callable[[], S], second: Callable[[], T]) -> tuple[S, T]:
         beside = pool.submit(first)
         after = second()
         return beside.result(), after
+
+
+def in_parallel(work: Callable[[S], T], items: Sequence[S]) -> list[T]:
+    """Call ``work(item)`` for each, as many at a time as there are threads; results in the items' order."""
+    count = max(1, min(threads(), len(items)))
+    if count == 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, items))
 
 
 def share(n: int, work: Callable[[int, int], T]) -> list[T]:

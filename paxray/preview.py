@@ -1,4 +1,4 @@
-"""One class, one look: three CT planes and two radiographs, its volume, and what to beware of."""
+"""A look at one class and what to beware of, or at all that a segmenter found: CT planes and radiographs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.anatomy.catalog import AnatomyClass, load_catalog
+from paxray.anatomy.catalog import AnatomyClass, Catalog, load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.recipes.engine import derive
 from paxray.anatomy.recipes.pieces import label_pieces
@@ -94,8 +94,9 @@ def preview(
         "picture": None,
     }
     if status in (Status.PRESENT, Status.PARTIAL):
-        above = _row([_plane(ct, derived, item, plane) for plane in _PLANES])
-        below = _row(_radiographs(ct, derived, item, body))
+        above = _row([_plane(ct, [(derived.mask(item.name), item.colour)], plane) for plane in _PLANES])
+        shown = [(item.name, item.colour)]
+        below = _row([_radiograph(ct, derived, shown, body, pose) for pose in ("pa", "lateral_left")])
         width = max(above.shape[1], below.shape[1])
         sheet = np.concatenate([_wide(above, width), _wide(below, width)])
         write_bytes(out, png_bytes(sheet))
@@ -126,35 +127,90 @@ def warnings_of(item: AnatomyClass, labels: LabelVolume) -> list[str]:
     return out
 
 
-def _plane(ct: Volume, labels: LabelVolume, item: AnatomyClass, plane: Any) -> NDArray[np.uint8]:
-    """One CT plane through the class, near its centroid, as a reader is used to see it."""
-    _, normal, column_way, row_way = plane
-    scene = Scene(ct.grid)
-    mask = labels.mask(item.name)
-    axis = scene.array_axis(normal)
+def preview_all(ct: Volume, labels: LabelVolume, catalog: Catalog, out: Path) -> list[str]:
+    """Draw all classes of a segmentation: three CT planes, and the PA radiograph with their projections.
+
+    Each plane is the one that meets most classes. What covers everything (body, muscles) and unions that their parts
+    draw already are left out; large classes lie below small ones.
+
+    Returns
+    -------
+    The classes drawn.
+    """
+    voxels = labels.voxel_counts()
+    shown = [
+        name
+        for name in sorted(labels.names, key=lambda name: -voxels[name])
+        if voxels[name]
+        and catalog[name].group not in ("body", "muscle")
+        and not _drawn_by_parts(labels, name, catalog)
+    ]
+    classes = [(labels.mask(name), catalog[name].colour) for name in shown]
+    pictures = [_plane(ct, classes, plane, _richest_index(labels, shown, plane)) for plane in _PLANES]
+    with_all, body = with_body(ct, labels)
+    pictures.append(_radiograph(ct, with_all, [(name, catalog[name].colour) for name in shown], body, "pa"))
+    write_bytes(out, png_bytes(_row(pictures)))
+    return shown
+
+
+def _drawn_by_parts(labels: LabelVolume, name: str, catalog: Catalog) -> bool:
+    """Whether the class's voxels are those of its parts."""
+    parts = [labels.index(part) for part in catalog[name].parts if part in labels.names]
+    return bool(parts) and bool(
+        (labels.membership[:, parts].any(axis=1) == labels.membership[:, labels.index(name)]).all()
+    )
+
+
+def _richest_index(labels: LabelVolume, names: Sequence[str], plane: Any) -> int:
+    """The plane in which most of the classes lie; of several the middle one."""
+    axis = Scene(labels.grid).array_axis(plane[1])
+    columns = labels.membership[:, [labels.index(name) for name in names]]
+    met = []
+    for index in range(labels.shape[axis]):
+        atoms = np.flatnonzero(np.bincount(np.take(labels.atoms, index, axis=axis).ravel()))
+        met.append(int(columns[atoms].any(axis=0).sum()))
+    best = np.flatnonzero(np.asarray(met) == max(met))
+    return int(best[len(best) // 2])
+
+
+def _middle_index(mask: NDArray[np.bool_], axis: int) -> int:
+    """The plane through a class near its centroid, or the nearest that shows some of it (of a ring, a pair)."""
     areas = mask.sum(axis=tuple(n for n in range(3) if n != axis))
     at = int(np.round(np.average(np.arange(len(areas)), weights=areas)))
-    # A ring or a pair has nothing at its centroid: the nearest plane that shows some of it.
     shown = np.flatnonzero(areas)
-    index = int(shown[np.abs(shown - at).argmin()])
+    return int(shown[np.abs(shown - at).argmin()])
+
+
+def _plane(
+    ct: Volume,
+    classes: Sequence[tuple[NDArray[np.bool_], tuple[int, int, int]]],
+    plane: Any,
+    index: int | None = None,
+) -> NDArray[np.uint8]:
+    """One CT plane with masks and their colours, as a reader is used to see it; by default through the first mask."""
+    _, normal, column_way, row_way = plane
+    scene = Scene(ct.grid)
+    axis = scene.array_axis(normal)
+    if index is None:
+        index = _middle_index(classes[0][0], axis)
     row_axis, column_axis = scene.array_axis(row_way), scene.array_axis(column_way)
-    pictures = []
-    for array in (ct.array, mask):
+
+    def cut(array: NDArray[Any]) -> NDArray[Any]:
         picture = np.take(array, index, axis=axis)
         if row_axis > column_axis:
             picture = picture.T
         if not scene.is_rising(row_axis, row_way):
             picture = picture[::-1]
-        if not scene.is_rising(column_axis, column_way):
-            picture = picture[:, ::-1]
-        pictures.append(picture)
+        return picture if scene.is_rising(column_axis, column_way) else picture[:, ::-1]
+
     low, high = WINDOW_HU
-    grey = np.clip((pictures[0].astype(np.float32) - low) / (high - low), 0, 1)
+    grey = np.clip((cut(ct.array).astype(np.float32) - low) / (high - low), 0, 1)
     spacing = ct.grid.spacing_mm
     aspect = spacing[2 - column_axis] * grey.shape[1] / (spacing[2 - row_axis] * grey.shape[0])
     size = (max(1, round(TILE_PX * aspect)), TILE_PX)
     return draw_overlay(
-        _resized(np.rint(grey * 255).astype(np.uint8), size), [(_resized(pictures[1], size), item.colour)]
+        _resized(np.rint(grey * 255).astype(np.uint8), size),
+        [(_resized(cut(mask), size), colour) for mask, colour in classes],
     )
 
 
@@ -165,22 +221,26 @@ def _resized(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, how))
 
 
-def _radiographs(
-    ct: Volume, labels: LabelVolume, item: AnatomyClass, body: NDArray[np.bool_]
-) -> list[NDArray[np.uint8]]:
-    """PA and left lateral with the class's outline."""
+def _radiograph(
+    ct: Volume,
+    labels: LabelVolume,
+    classes: Sequence[tuple[str, tuple[int, int, int]]],
+    body: NDArray[np.bool_],
+    pose: str,
+) -> NDArray[np.uint8]:
+    """One radiograph with the classes' outlines."""
     mu = attenuate(ct, body)
-    extent, faces = body_extent(body, ct.grid), body_faces(body, ct.grid)
-    out = []
-    for pose in ("pa", "lateral_left"):
-        view = place(Pose.named(pose), Setup(size=(TILE_PX, TILE_PX)), extent, faces)
-        made = project(
-            mu, labels, view, ("image", "presence", "incomplete"), classes=[item.name], unscanned=UNSCANNED
-        )
-        assert made.image is not None
-        picture, _ = render_display(made.image, None, made.incomplete)
-        out.append(draw_overlay(picture, [(made.mask(item.name), item.colour)]))
-    return out
+    view = place(
+        Pose.named(pose),
+        Setup(size=(TILE_PX, TILE_PX)),
+        body_extent(body, ct.grid),
+        body_faces(body, ct.grid),
+    )
+    names = [name for name, _ in classes]
+    made = project(mu, labels, view, ("image", "presence", "incomplete"), classes=names, unscanned=UNSCANNED)
+    assert made.image is not None
+    picture, _ = render_display(made.image, None, made.incomplete)
+    return draw_overlay(picture, [(made.mask(name), colour) for name, colour in classes])
 
 
 def _row(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

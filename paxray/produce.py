@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from paxray.config import Pipeline
 from paxray.dataset.invariants import require_consistent
 from paxray.errors import CaseError, ConfigError, suggest
 from paxray.io.cases import Case
+from paxray.io.volume import Volume
 from paxray.parallel import at_most
 from paxray.physics.attenuation import attenuate
 from paxray.plausibility.rules import Action, Finding
@@ -138,11 +139,12 @@ def prepare(
     device: Device = "auto",
     *,
     full: bool = True,
+    segment: Callable[[LabelVolume, Volume], LabelVolume] | None = None,
 ) -> Subject:
     """Read a case and derive all that its views share.
 
     Without `full`, no recipe of the built-in catalog is followed, nothing but volumes is measured in 3D, and masks
-    are not judged.
+    are not judged. `segment` adds what segmenters find in the CT to the case's own masks.
 
     Raises
     ------
@@ -155,6 +157,10 @@ def prepare(
     withheld: Mapping[str, str] = {}
     with clock.stage("read"):
         ct, labels = read_case(case, pipeline, catalog, base, meanwhile=lambda: warm_up(device))
+    if segment is not None:
+        with clock.stage("segment"):
+            labels = segment(labels, ct)
+    with clock.stage("read"):
         labels, lesions = with_lesions(labels, case.instances, catalog)
     if not full:
         free = set(catalog.graph.free_of(_built_in_recipes(catalog)))
@@ -277,6 +283,7 @@ def produce(
     threads: int | None = None,
     base: Path | None = None,
     clock: Clock | None = None,
+    segment: Callable[[LabelVolume, Volume], LabelVolume] | None = None,
 ) -> Rows:
     """Make all samples and labels of a case.
 
@@ -292,6 +299,8 @@ def produce(
         Folder that vocabulary files in the case table are relative to.
     clock
         Collects seconds by stage.
+    segment
+        Adds what segmenters find in the CT to the case's own masks.
 
     Raises
     ------
@@ -300,7 +309,7 @@ def produce(
     """
     clock = clock or Clock()
     with at_most(threads):
-        subject = prepare(case, pipeline, catalog, clock, base, threads, device)
+        subject = prepare(case, pipeline, catalog, clock, base, threads, device, segment=segment)
     whose = {"case_id": case.case_id, "patient_id": case.patient_id, "split": split}
     rows = Rows(findings=[whose | row for row in finding_rows(subject)])
     parts = {name: catalog[name].parts for name in subject.classes}

@@ -129,6 +129,7 @@ def label_rows(
         row: dict[str, Any] = {"class": name, "category_id": categories[name], "status": status.value}
         row["note"] = subject.labels.notes.get(name)
         if known and status in (Status.PRESENT, Status.PARTIAL):
+            row["confidence"] = subject.labels.confidence.get(name)
             row["added_voxels"] = subject.labels.added_voxels[name]
             row["cut_by_ct"] = subject.cut_by_ct[name]
             row |= _in_3d(subject, name)

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.labels import LabelVolume
 from paxray.buildlog import Event, log_event, only_build, open_log
 from paxray.config import Pipeline
 from paxray.dataset.card import write_card
@@ -33,8 +34,10 @@ from paxray.dataset.shard import (
 from paxray.errors import CaseError, PaxrayError, ResourceError
 from paxray.files import read_json, write_json
 from paxray.io.cases import Case
+from paxray.io.volume import Volume
 from paxray.produce import Clock, catalog_of, peak_memory_mib, produce
 from paxray.projection.project import Device
+from paxray.segmenting import is_segmented
 from paxray.todo import BuildPlan, ShardJob, plan_build, require_usable_folder
 
 
@@ -77,6 +80,7 @@ def build(
     update: bool = False,
     retry_failed: bool = False,
     limit: int | None = None,
+    segmentations: Path | None = None,
     on_input: Callable[[str], None] | None = None,
     on_plan: Callable[[BuildPlan], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -99,6 +103,8 @@ def build(
         Try failed cases again.
     limit
         Process this many cases at most in this call; all are planned.
+    segmentations
+        Folder where segmentations are kept; beside `out` by default.
     on_input, on_plan, on_event
         Told each case whose inputs were read, what is to be done, and each case and shard when it is done.
 
@@ -121,6 +127,7 @@ def build(
             update=update,
             retry_failed=retry_failed,
             limit=limit,
+            segmentations=segmentations,
             on_input=on_input,
         )
         if on_plan is not None:
@@ -156,7 +163,7 @@ def build_shard(job: ShardJob, on_event: Callable[[Event], None]) -> None:
     done = _kept(layout, job)
     for case in job.todo:
         clock = Clock()
-        tables = _build_case(case, job, catalog, clock)
+        tables = _build_case(case, job, catalog, clock, on_event)
         done[case.case_id] = tables
         on_event(_case_event(tables, clock))
     write_shard(layout, job.shard, job.split, [done[c] for c in job.order if c in done], list(job.extra))
@@ -184,7 +191,9 @@ def _kept(layout: Layout, job: ShardJob) -> dict[str, CaseTables]:
     return kept | {record.case_id: CaseTables(record) for record in job.keep if record.status != OK}
 
 
-def _build_case(case: Case, job: ShardJob, catalog: Catalog, clock: Clock) -> CaseTables:
+def _build_case(
+    case: Case, job: ShardJob, catalog: Catalog, clock: Clock, on_event: Callable[[Event], None]
+) -> CaseTables:
     """Make a case's rows, or a record of why not."""
     common: dict[str, Any] = {
         "case_id": case.case_id,
@@ -197,6 +206,7 @@ def _build_case(case: Case, job: ShardJob, catalog: Catalog, clock: Clock) -> Ca
         rows = produce(
             case, job.split, job.pipeline, catalog, job.categories,
             device=job.device, threads=job.threads, base=job.base, clock=clock,
+            segment=_segmentation_of(case, job, catalog, on_event),
         )  # fmt: skip
     except CaseError as error:
         return CaseTables(CaseRecord(**common, status=FAILED, code=error.code, message=str(error)))
@@ -231,6 +241,21 @@ def _build_case(case: Case, job: ShardJob, catalog: Catalog, clock: Clock) -> Ca
     return CaseTables(record, **tables)
 
 
+def _segmentation_of(
+    case: Case, job: ShardJob, catalog: Catalog, on_event: Callable[[Event], None]
+) -> Callable[[LabelVolume, Volume], LabelVolume] | None:
+    """What adds segmenters' masks to a case's own; None where no segmenter looks at it."""
+    step = job.segmentations
+    if step is None or not is_segmented(case, job.pipeline):
+        return None
+
+    def tell(kind: str, message: str) -> None:
+        on_event(Event(kind, case.case_id, OK, message))
+
+    ct_hash = job.inputs[case.case_id]["ct"]
+    return lambda labels, ct: step.add_to(labels, ct, case, ct_hash, job.pipeline, catalog, job.base, tell)
+
+
 _TOPIC = "paxray"
 
 
@@ -259,13 +284,13 @@ def _on_dask(jobs: list[ShardJob], workers: int, on_event: Callable[[Event], Non
         Client(cluster) as client,
     ):
         # Events come as they happen; what a shard returns makes up for any that were lost at the end.
-        seen: set[tuple[str, str]] = set()
+        seen: set[tuple[str, str, str]] = set()
         lock = threading.Lock()
 
         def once(event: Event) -> None:
             with lock:
-                if (event.kind, event.name) not in seen:
-                    seen.add((event.kind, event.name))
+                if (event.kind, event.name, event.message) not in seen:
+                    seen.add((event.kind, event.name, event.message))
                     on_event(event)
 
         client.subscribe_topic(_TOPIC, lambda stamped: once(_event_of(stamped[1]["event"])))
@@ -292,8 +317,9 @@ def _case_by_case(client: Any, job: ShardJob, on_event: Callable[[Event], None])
         future = client.submit(_case_on_worker, job, case, pure=False)
         error = future.exception()
         if error is None:
-            tables[case.case_id], event = future.result()
-            on_event(event)
+            tables[case.case_id], events = future.result()
+            for event in events:
+                on_event(event)
         elif isinstance(error, KilledWorker):
             record = CaseRecord(
                 case_id=case.case_id,
@@ -314,10 +340,11 @@ def _case_by_case(client: Any, job: ShardJob, on_event: Callable[[Event], None])
     on_event(Event("shard", job.shard, OK))
 
 
-def _case_on_worker(job: ShardJob, case: Case) -> tuple[CaseTables, Event]:
+def _case_on_worker(job: ShardJob, case: Case) -> tuple[CaseTables, list[Event]]:
     clock = Clock()
-    tables = _build_case(case, job, catalog_of(job.pipeline), clock)
-    return tables, _case_event(tables, clock)
+    events: list[Event] = []
+    tables = _build_case(case, job, catalog_of(job.pipeline), clock, events.append)
+    return tables, [*events, _case_event(tables, clock)]
 
 
 def _event_of(content: dict[str, Any]) -> Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +22,8 @@ from paxray.measure.radiology import FOUND_IN
 from paxray.measure.stations import BORDERS
 from paxray.produce import STAGE_VERSIONS
 
+#: Stands among a case's inputs for what segments it.
+SEGMENTATION = "segmentation"
 #: Packages whose versions decide the bytes of a data set.
 ENVIRONMENT_PACKAGES = (
     "numpy",
@@ -43,6 +46,8 @@ def basis_of(
     content = pipeline.content()
     del content["splits"], content["shard_cases"]
     content["labels"].pop("catalog")
+    # What segments a case is part of its own identity: many cases bring their masks.
+    del content["segmentation"]
     return {
         "schema": SCHEMA_VERSION,
         "stages": STAGE_VERSIONS,
@@ -131,6 +136,8 @@ def changed(differences: list[str]) -> ConfigError:
 def what_moved(record: CaseRecord, new: dict[str, str]) -> str:
     """What of a case is not what was built from."""
     names = [n for n in sorted(new.keys() | record.inputs.keys()) if new.get(n) != record.inputs.get(n)]
+    if names == [SEGMENTATION]:
+        return "segmented by another segmenter, or by other settings, another version or weights"
     return f"other content in {', '.join(names)}" if names else "its row or vocabulary changed"
 
 
@@ -178,8 +185,9 @@ def manifest_of(
     basis: dict[str, Any],
     categories: dict[str, int],
     catalog: Catalog,
+    made_by: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """``dataset.json`` of a build that has begun."""
+    """``dataset.json`` of a build that has begun; `made_by` is what segmented cases, if any were."""
     return {
         "schema": SCHEMA_VERSION,
         "name": pipeline.name,
@@ -189,6 +197,7 @@ def manifest_of(
         "duplicates": [],
         "pipeline": pipeline.effective(),
         "basis": basis,
+        "segmenters": [dict(one) for one in made_by],
         "environment": {
             "paxray": __version__,
             "python": platform.python_version(),

@@ -20,7 +20,10 @@ from paxray.io.cases import Case
 from paxray.parallel import processors
 from paxray.produce import catalog_of, classes_of
 from paxray.projection.project import Device, resolve_device
+from paxray.segmentation.checked import device_of
+from paxray.segmenting import FOLDER, Segmentations, is_segmented, segmenters_of
 from paxray.standing import (
+    SEGMENTATION,
     basis_of,
     case_identity,
     categories_of,
@@ -52,13 +55,15 @@ class ShardJob:
     base: Path
     device: Device
     threads: int | None
+    segmentations: Segmentations | None = None
 
 
 @dataclass(frozen=True)
 class BuildPlan:
     """What a build would do.
 
-    `waiting` cases are left for a later call by a limit; `failed_standing` wait for a retry.
+    `waiting` cases are left for a later call by a limit; `failed_standing` wait for a retry; `segmented` of those to
+    process are looked at by segmenters.
     """
 
     jobs: tuple[ShardJob, ...]
@@ -67,6 +72,7 @@ class BuildPlan:
     failed_standing: int
     waiting: int
     views: int
+    segmented: int = 0
 
     @property
     def cases(self) -> int:
@@ -98,6 +104,7 @@ def plan_build(
     update: bool = False,
     retry_failed: bool = False,
     limit: int | None = None,
+    segmentations: Path | None = None,
     write: bool = True,
     on_input: Callable[[str], None] | None = None,
 ) -> BuildPlan:
@@ -107,6 +114,8 @@ def plan_build(
     ----------
     limit
         Process this many cases at most, in the table's order; all are planned, so that splits do not depend on it.
+    segmentations
+        Folder where segmentations are kept; `paxray.segmenting.FOLDER` beside `out` by default.
     write
         Write plan and manifest, as a build that goes ahead does.
     on_input
@@ -117,7 +126,9 @@ def plan_build(
     ConfigError
         ``pipeline_changed`` where pipeline, catalog, inputs or numerics differ from what stands and `update` is not
         given, with the differences; ``input_gone`` where an input of a case that stands cannot be found, so that
-        redoing it would lose what stands.
+        redoing it would lose what stands; a segmenter's name or setting that is not known.
+    ResourceError
+        A segmenter that has work to do cannot run here (`Segmenter.preflight`).
     """
     require_usable_folder(out)
     if not cases:
@@ -126,6 +137,10 @@ def plan_build(
     catalog = catalog_of(pipeline)
     classes = classes_of(pipeline, catalog)
     numerics = resolve_device(device)
+    segmented = {case.case_id for case in cases if is_segmented(case, pipeline)}
+    folder = segmentations or out.absolute().parent / FOLDER
+    segmenters = segmenters_of(pipeline)
+    step = Segmentations.of(pipeline, catalog, numerics, folder) if segmented else None
     _require_used_vocabularies(pipeline, cases, catalog, table.parent)
     manifest = read_json(layout.manifest) if layout.manifest.exists() else None
     require_untouched(layout, unfinished=manifest is None or manifest["counts"] is None)
@@ -154,6 +169,8 @@ def plan_build(
     try:
         for case in cases:
             inputs[case.case_id] = hashes.of(case)
+            if step is not None and case.case_id in segmented:
+                inputs[case.case_id][SEGMENTATION] = step.identity
             if on_input is not None:
                 on_input(case.case_id)
     finally:
@@ -213,14 +230,20 @@ def plan_build(
                     base=table.parent,
                     device=numerics,
                     threads=per_worker,
+                    segmentations=step,
                 )
             )
+    busy = now & segmented
+    if step is not None:
+        for n in step.missing(inputs[case_id]["ct"] for case_id in busy):
+            segmenters[n].preflight(device_of(segmenters[n], numerics))
     if write:
         layout.root.mkdir(parents=True, exist_ok=True)
         forget_checksums(layout, [job.shard for job in jobs], plan=plan != old_plan)
         # The manifest first: it is what makes the folder a data set, whatever a kill leaves.
+        made_by = () if step is None else step.made_by
         if jobs or manifest is None or manifest["categories"] != category_rows(categories, catalog):
-            write_json(layout.manifest, manifest_of(pipeline, basis, categories, catalog))
+            write_json(layout.manifest, manifest_of(pipeline, basis, categories, catalog, made_by))
         if plan != old_plan:
             write_plan(layout.plan, plan)
     standing = [record for case_id, record in done.items() if case_id not in now]
@@ -231,6 +254,7 @@ def plan_build(
         failed_standing=sum(record.status == FAILED for record in standing),
         waiting=len(wanted) - len(now),
         views=len(pipeline.views),
+        segmented=len(busy),
     )
 
 

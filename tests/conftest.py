@@ -65,3 +65,13 @@ def built(tmp_path_factory: pytest.TempPathFactory, phantom_table: Path, small_p
     result = build(small_pipeline, phantom_table, root)
     assert not result.failed
     return root
+
+
+@pytest.fixture
+def fake_segmenter(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Install the segmenter ``fake``; the calls that it gets."""
+    import fake_segmenter
+
+    monkeypatch.syspath_prepend(fake_segmenter.install(tmp_path_factory.mktemp("installed")))
+    fake_segmenter.CALLS.clear()
+    return fake_segmenter.CALLS

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.labels import LabelVolume, Status
-from paxray.anatomy.vocabulary import Vocabulary
+from paxray.anatomy.vocabulary import Told, Vocabulary
 from paxray.anatomy.voxels import (
     BoolArray,
     Int64,
@@ -33,7 +33,7 @@ NOT_COVERED = "nothing of it was found, and its source covers only part of the C
 class LabelBuilder:
     """Collects sources in order of precedence, the first one first.
 
-    A class that an earlier source names is not taken from a later one, wherever the earlier one drew it;
+    A class that an earlier source knows is not taken from a later one, wherever the earlier one drew it;
     different classes may overlap. Each voxel holds a code, and a table says which set of classes a code
     stands for; adding a source gives new codes to new sets.
 
@@ -96,31 +96,58 @@ class LabelBuilder:
 
         Returns
         -------
-        The classes taken from this source: those that no earlier source names.
+        The classes taken from this source: those of which no earlier source knows.
 
         Raises
         ------
         CaseError
-            Another shape (``bad_labels``) or a value that the vocabulary does not name (``unknown_label``).
+            Another shape or a status that the voxels belie (``bad_labels``), or a value that the vocabulary does not
+            name (``unknown_label``).
         """
         counts = self._count_label_map(array, vocabulary, where)
-        fresh = {value: name for value, name in vocabulary.labels.items() if name not in self._status}
         whole = self._covers_all(extent)
-        voxels = dict.fromkeys(fresh.values(), 0)
-        for value, name in fresh.items():
+        voxels = dict.fromkeys(vocabulary.classes, 0)
+        for value, names in vocabulary.sets.items():
             if value < len(counts):
-                voxels[name] += int(counts[value])
-        for name, n in voxels.items():
-            status = _status(n, whole)
-            self._tell(name, status, NOT_COVERED if status is Status.UNKNOWN else "")
+                for name in names:
+                    voxels[name] += int(counts[value])
+        fresh = {name for name in voxels if not self._settled(name)}
+        for name in voxels:
+            if name in fresh:
+                told = vocabulary.told.get(name, Told())
+                status = _status_as_told(told.status, voxels[name], whole, name, where)
+                note = told.note or (NOT_COVERED if status is Status.UNKNOWN else "")
+                self._tell(name, status, note, told.confidence if voxels[name] else None)
+        self._add_map(array, {value: names & fresh for value, names in vocabulary.sets.items()}, counts)
+        return tuple(name for name in voxels if name in fresh)
 
-        values = [value for value in fresh if value < len(counts) and counts[value]]
+    def add_labels(self, labels: LabelVolume) -> tuple[str, ...]:
+        """Add the classes of a label volume on the same lattice that no earlier source settled, with all that is known.
+
+        Returns
+        -------
+        The classes taken.
+        """
+        fresh = {name for name in labels.names if not self._settled(name)}
+        for name in labels.names:
+            if name in fresh:
+                note, confidence = labels.notes.get(name, ""), labels.confidence.get(name)
+                self._tell(name, labels.status[name], note, confidence)
+        sets = {
+            atom: frozenset(name for name, inside in zip(labels.names, row, strict=True) if inside) & fresh
+            for atom, row in enumerate(labels.membership.tolist())
+        }
+        self._add_map(labels.atoms, sets, labels.atom_counts())
+        return tuple(name for name in labels.names if name in fresh)
+
+    def _add_map(self, array: NDArray[Any], sets: dict[int, frozenset[str]], counts: Int64) -> None:
+        """Add classes to the voxels of each value."""
+        taken = {v: names for v, names in sets.items() if names and v < len(counts) and counts[v]}
         if self._codes is None:
             self._codes, self._borrowed, self._counts = array, True, counts
-            self._sets = [frozenset({fresh[v]}) if v in fresh else _EMPTY for v in range(len(counts))]
-        elif values:
-            self._overlay(array, {value: fresh[value] for value in values}, len(counts))
-        return tuple(voxels)
+            self._sets = [taken.get(value, _EMPTY) for value in range(len(counts))]
+        elif taken:
+            self._overlay(array, taken, len(counts))
 
     def add_mask(
         self,
@@ -155,14 +182,14 @@ class LabelBuilder:
 
         Returns
         -------
-        ``(name,)``, or nothing if an earlier source names the class.
+        ``(name,)``, or nothing if an earlier source knows of the class.
 
         Raises
         ------
         CaseError
             Shapes that do not fit, or a status that the mask belies (code ``bad_labels``).
         """
-        if name in self._status:
+        if self._settled(name):
             return ()
         size = tuple(len(range(*part.indices(n))) for part, n in zip(box, self._shape, strict=True))
         if array.dtype != np.bool_ or array.shape != size:
@@ -197,12 +224,19 @@ class LabelBuilder:
         return (name,)
 
     def _tell(self, name: str, status: Status, note: str = "", confidence: float | None = None) -> None:
-        """Keep what is known of a class."""
+        """Keep what is known of a class; of two sources that know nothing the first one's reason stays."""
+        if status is Status.UNKNOWN and self._notes.get(name):
+            return
         self._status[name] = status
+        self._notes.pop(name, None)
         if note:
             self._notes[name] = note
         if confidence is not None:
             self._confidence[name] = confidence
+
+    def _settled(self, name: str) -> bool:
+        """Whether an earlier source knows of a class."""
+        return self._status.get(name, Status.UNKNOWN) is not Status.UNKNOWN
 
     def finish(self, affine: Float64, catalog: Catalog) -> LabelVolume:
         """Return the label volume.
@@ -290,13 +324,14 @@ class LabelBuilder:
             raise _unknown_label(unknown, counts, vocabulary, where)
         return counts
 
-    def _overlay(self, array: NDArray[Any], names: dict[int, str], n_values: int) -> None:
+    def _overlay(self, array: NDArray[Any], sets: dict[int, frozenset[str]], n_values: int) -> None:
         """Add the classes of a second or later label map to the voxels' sets."""
         rank = np.zeros(n_values, np.int64)
-        classes = list(dict.fromkeys(names.values()))
-        for value, name in names.items():
-            rank[value] = classes.index(name) + 1
-        codes, labels, base = flat(self._own_codes()), flat(array), len(classes) + 1
+        rank_of = {names: n for n, names in enumerate(dict.fromkeys(sets.values()), start=1)}
+        for value, names in sets.items():
+            rank[value] = rank_of[names]
+        added_sets = [_EMPTY, *rank_of]
+        codes, labels, base = flat(self._own_codes()), flat(array), len(added_sets)
         n_pairs = len(self._sets) * base
 
         counts = np.zeros(n_pairs, np.int64)
@@ -308,9 +343,9 @@ class LabelBuilder:
 
         table = np.arange(n_pairs) // base
         for pair in np.flatnonzero(counts).tolist():
-            code, added_class = divmod(pair, base)
+            code, n = divmod(pair, base)
             table[pair] = self._code(
-                self._sets[code] | {classes[added_class - 1]}, from_code=code, n_voxels=int(counts[pair])
+                self._sets[code] | added_sets[n], from_code=code, n_voxels=int(counts[pair])
             )
         codes = flat(self._own_codes())
         for piece in pieces(labels.size):
@@ -362,6 +397,19 @@ def _status(n_voxels: int, whole: bool) -> Status:
     if n_voxels:
         return Status.PRESENT if whole else Status.PARTIAL
     return Status.ABSENT if whole else Status.UNKNOWN
+
+
+def _status_as_told(told: str, n_voxels: int, whole: bool, name: str, where: str) -> Status:
+    """The status that mask and extent tell, or a more cautious one that the vocabulary states."""
+    found = _status(n_voxels, whole)
+    if n_voxels and told in (Status.ABSENT, Status.UNKNOWN):
+        raise CaseError(
+            f"the vocabulary says that '{name}' is {told}, but the file has {n_voxels} voxels of it",
+            where=where,
+            do="correct the vocabulary's `classes`, or name the vocabulary that belongs to this file",
+            code="bad_labels",
+        )
+    return Status(told) if told in (Status.PARTIAL if n_voxels else Status.UNKNOWN,) else found
 
 
 def _unknown_label(unknown: Iterable[int], counts: Int64, vocabulary: Vocabulary, where: str) -> CaseError:

@@ -57,7 +57,7 @@ def load_channels(spec: str, *, base: Path | None = None, catalog: Catalog) -> C
     spec
         The name of a built-in vocabulary (``paxray_166``) or the path of a YAML file with a list under
         ``channels``, whose entries are names of classes, or ``channel: class`` where the names differ. A
-        vocabulary of label values has one channel per value, in the order of the values.
+        vocabulary of label values has one channel per class, in the order of the values.
     base
         Folder to which a path is relative; the working directory by default.
     catalog
@@ -72,8 +72,7 @@ def load_channels(spec: str, *, base: Path | None = None, catalog: Catalog) -> C
     path, tail = vocabulary_path(spec, base or Path())
     document = read_vocabulary(path)
     if "channels" not in document.data:
-        classes = load_vocabulary(spec, base=base, catalog=catalog).labels.values()
-        return Channels.of_classes(classes, spec)
+        return Channels.of_classes(load_vocabulary(spec, base=base, catalog=catalog).classes, spec)
     if tail:
         raise ConfigError(
             "labels cannot be added to a vocabulary of channels",

@@ -79,6 +79,12 @@ class Document:
         text = found if isinstance(found, str) else repr(found)
         return ConfigError(what, where=self.place(keys), expected=expected, found=text, do=do)
 
+    def check_mapping(self, keys: Iterable[Any], value: object) -> Mapping[Any, Any]:
+        """Return ``value`` if it is a mapping; raise `ConfigError` otherwise."""
+        if not isinstance(value, dict):
+            raise self.error(keys, "not a mapping", found=value)
+        return value
+
     def check_keys(self, keys: Iterable[Any], value: object, known: Iterable[str]) -> Mapping[str, Any]:
         """Return ``value`` if it is a mapping with none but ``known`` keys; raise `ConfigError` otherwise."""
         known, keys = list(known), list(keys)

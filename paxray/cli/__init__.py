@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from paxray._version import __version__
-from paxray.cli import build, classes, data, imports
+from paxray.cli import build, classes, data, imports, segment
 from paxray.cli.common import err, out
 from paxray.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
 
@@ -26,7 +26,15 @@ classes_app = typer.Typer(
     help="The anatomy classes: which there are, how they nest, and one of your own.", no_args_is_help=True
 )
 
-for command in (build.scan, build.build, build.project, data.report, data.verify, build.phantom):
+for command in (
+    build.scan,
+    build.build,
+    build.project,
+    segment.segment,
+    data.report,
+    data.verify,
+    build.phantom,
+):
     app.command()(command)
 app.command("import-paxray")(imports.import_paxray)
 app.add_typer(export_app, name="export")

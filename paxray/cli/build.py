@@ -26,6 +26,7 @@ from paxray.errors import EXIT_FAILED_CASES, ConfigError
 
 if TYPE_CHECKING:
     from paxray.buildlog import Event
+    from paxray.config import Pipeline
     from paxray.io.cases import Case
     from paxray.run import BuildResult
     from paxray.todo import BuildPlan
@@ -135,6 +136,14 @@ def build(
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cases again.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Process N cases at most in this call.")] = None,
+    segmentations: Annotated[
+        Path | None,
+        typer.Option(
+            "--segmentations",
+            metavar="DIR",
+            help="Where segmentations are kept. Default: paxray_segmentations beside DATASET.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
@@ -160,11 +169,12 @@ def build(
     chosen = load_pipeline(pipeline, overrides)
     rows = read_case_table(cases)
     if not as_json:
-        _print_notes(rows, classes)
+        _print_notes(rows, chosen, classes)
     if dry_run:
         todo = plan_build(
             chosen, rows, dataset, table=cases, device=device.value, workers=workers,
-            update=update, retry_failed=retry_failed, limit=limit, write=False,
+            update=update, retry_failed=retry_failed, limit=limit, segmentations=segmentations,
+            write=False,
         )  # fmt: skip
         _print_plan(todo, dataset, as_json)
         return
@@ -177,6 +187,11 @@ def build(
                 progress.console.print(_plan_line(todo))
 
         def happened(event: Event) -> None:
+            if event.kind == "segmenting":
+                progress.update(task, description=f"segmenting {event.name} by {event.message}")
+            elif event.kind == "note":
+                words = f"{event.name}: {event.message}"
+                progress.console.print(f"[yellow]note[/] {escape(words)}", soft_wrap=True)
             if event.kind != "case":
                 return
             progress.update(task, advance=1, description=f"built {event.name}")
@@ -193,7 +208,8 @@ def build(
 
         result = run_build(
             chosen, rows, dataset, table=cases, workers=workers, device=device.value, update=update,
-            retry_failed=retry_failed, limit=limit, on_input=lambda _: progress.update(task, advance=1),
+            retry_failed=retry_failed, limit=limit, segmentations=segmentations,
+            on_input=lambda _: progress.update(task, advance=1),
             on_plan=planned, on_event=happened,
         )  # fmt: skip
     _print_result(result, as_json)
@@ -201,7 +217,7 @@ def build(
         raise typer.Exit(EXIT_FAILED_CASES)
 
 
-def _print_notes(rows: list[Case], classes: Path | None) -> None:
+def _print_notes(rows: list[Case], pipeline: Pipeline, classes: Path | None) -> None:
     """What is legal and may not be meant."""
     alone = sum(case.patient_assumed for case in rows)
     if alone > 1:
@@ -211,7 +227,13 @@ def _print_notes(rows: list[Case], classes: Path | None) -> None:
         )
     bare = sum(not case.masks for case in rows)
     if bare:
-        out.print(f"[yellow]note[/] {bare} of {len(rows)} cases have no masks: only their body is labelled")
+        names = " and ".join(one.name for one in pipeline.segmentation.segmenter)
+        what = (
+            f"segmented by {escape(names)} (pipeline key `segmentation`)"
+            if names
+            else "only their body is labelled, since the pipeline names no segmenter"
+        )
+        out.print(f"[yellow]note[/] {bare} of {len(rows)} cases have no masks: {what}")
     if classes is not None:
         from paxray.anatomy.catalog import load_catalog
 
@@ -224,7 +246,8 @@ def _print_notes(rows: list[Case], classes: Path | None) -> None:
 def _plan_line(todo: BuildPlan) -> str:
     stands = f", {todo.standing} stand already" if todo.standing else ""
     waits = f", {todo.waiting} wait for a later call" if todo.waiting else ""
-    return f"{todo.cases} cases to build in {len(todo.jobs)} shards, {todo.views} views each{stands}{waits}"
+    segmented = f", {todo.segmented} of them segmented here" if todo.segmented else ""
+    return f"{todo.cases} cases to build in {len(todo.jobs)} shards, {todo.views} views each{segmented}{stands}{waits}"
 
 
 def _print_plan(todo: BuildPlan, dataset: Path, as_json: bool) -> None:

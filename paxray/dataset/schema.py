@@ -61,6 +61,7 @@ LABEL_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("category_id", pa.int32()),
     ("status", pa.string()),
     ("note", pa.string()),
+    ("confidence", pa.float64()),
     ("added_voxels", pa.int64()),
     ("cut_by_ct", pa.bool_()),
     ("view_status", pa.string()),
@@ -124,7 +125,8 @@ INSTANCE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     *(
         column
         for column in LABEL_COLUMNS
-        if column not in _SAMPLE and column[0] not in ("class", "category_id", "status", "added_voxels")
+        if column not in _SAMPLE
+        and column[0] not in ("class", "category_id", "status", "confidence", "added_voxels")
     ),
 )
 

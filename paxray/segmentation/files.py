@@ -13,14 +13,21 @@ from paxray.anatomy.vocabulary import Vocabulary, load_vocabulary
 from paxray.errors import CaseError, ConfigError
 from paxray.io.cases import BY_NAME, MaskSource
 from paxray.io.masks import ClassMask, read_class_mask, read_label_map, read_mask_folder
+from paxray.io.stored import sidecar_of
 from paxray.io.volume import Grid
 
 
 def parse_source(text: str | Path, vocabulary: str = "") -> MaskSource:
-    """Read ``PATH=VOCABULARY``; without a vocabulary a folder is `BY_NAME`, and a file has the one given."""
+    """Read ``PATH=VOCABULARY``.
+
+    Without a vocabulary a folder is `BY_NAME`, and a file has the one that lies beside it (``a.yaml`` for
+    ``a.nii.gz``, as `paxray segment` writes), or else the one given.
+    """
     path, equals, named = str(text).rpartition("=")
     if not equals:
-        path, named = str(text), BY_NAME if Path(text).is_dir() else vocabulary
+        path = str(text)
+        beside = sidecar_of(Path(path), ".yaml")
+        named = BY_NAME if Path(path).is_dir() else str(beside) if beside.is_file() else vocabulary
     return MaskSource(Path(path), named, path)
 
 
@@ -103,7 +110,7 @@ def vocabulary_of(
     try:
         vocabulary = load_vocabulary(source.vocabulary, base=base, catalog=catalog)
         further = (overrides or {}).get(source.vocabulary, {})
-        labels = vocabulary.labels | {value: catalog.resolve(name) for value, name in further.items()}
+        more = {value: catalog.resolve(name) for value, name in further.items()}
     except ConfigError as error:
         raise CaseError(
             error.what,
@@ -113,7 +120,8 @@ def vocabulary_of(
             do=error.do,
             code="bad_vocabulary",
         ) from error
-    return replace(vocabulary, labels=labels)
+    also = {value: names for value, names in vocabulary.also.items() if value not in more}
+    return replace(vocabulary, labels=vocabulary.labels | more, also=also)
 
 
 def _class_of(mask: ClassMask, catalog: Catalog) -> str:

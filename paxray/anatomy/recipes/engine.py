@@ -116,9 +116,10 @@ def derive(
         labels = builder.build(labels.affine, [*kept, *known])
     extra = {name for name in wanted if name in catalog} if names is not None else None
     derived = derive_unions(labels, catalog, extra)
-    # Why a source could not tell of a class says nothing of one that was made nevertheless.
+    # Why a source cannot tell of a class says nothing of one that was made nevertheless, and more than why its recipe
+    # cannot either.
     still = {n for n in told if n in was_known or derived.status.get(n, Status.UNKNOWN) is Status.UNKNOWN}
-    notes = {name: told[name] for name in told if name in still} | notes
+    notes |= {name: told[name] for name in told if name in still}
     return replace(derived, notes=notes)._keep_counts(derived.atom_counts())
 
 

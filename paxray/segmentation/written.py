@@ -1,0 +1,107 @@
+"""A segmentation as files: one label map with its vocabulary, or a folder with one file per class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from paxray.anatomy.labels import LabelVolume, Status
+from paxray.errors import CaseError, ConfigError
+from paxray.files import write_text
+from paxray.io.nifti import write_nifti
+from paxray.io.stored import sidecar_of
+from paxray.io.volume import Volume
+from paxray.parallel import in_parallel
+
+_HAS_VOXELS = (Status.PRESENT, Status.PARTIAL)
+
+
+def vocabulary_file_of(label_map: Path) -> Path:
+    """Where the vocabulary of a label map lies if it lies beside it: ``a.yaml`` for ``a.nii.gz``."""
+    return sidecar_of(label_map, ".yaml")
+
+
+def write_label_map(path: Path, labels: LabelVolume, segmenter: str = "") -> Path:
+    """Write all classes, overlap and all that is known of them, as one label map and a vocabulary beside it.
+
+    A value stands for an atom: all classes that meet in a voxel. `paxray.segmentation.files.read_masks` reads both back
+    exactly; other programs read the values, which the vocabulary explains.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.nii.gz``.
+    labels
+        With voxels, in at most 65535 combinations of classes.
+    segmenter
+        Who made it, for people who read the vocabulary.
+
+    Returns
+    -------
+    The vocabulary's path. Either file is complete or not there; the label map is written last.
+    """
+    import yaml
+
+    if len(labels.membership) > 65536:
+        raise CaseError(
+            "the classes overlap in more ways than a label map has values",
+            expected="at most 65535 combinations",
+            found=str(len(labels.membership) - 1),
+            do="write a folder with one file per class",
+            code="bad_labels",
+        )
+    values = {
+        atom: [name for name, inside in zip(labels.names, row, strict=True) if inside]
+        for atom, row in enumerate(labels.membership.tolist())
+        if atom
+    }
+    facts: dict[str, dict[str, str | float]] = {}
+    for name in labels.names:
+        status, told = labels.status[name], facts.setdefault(name, {})
+        if status is not Status.PRESENT:
+            told["status"] = status.value
+        if labels.notes.get(name):
+            told["note"] = labels.notes[name]
+        if name in labels.confidence:
+            told["confidence"] = float(labels.confidence[name])
+    content = {
+        **({"name": f"what segmenter '{segmenter}' found"} if segmenter else {}),
+        "labels": {atom: names[0] if len(names) == 1 else names for atom, names in values.items()},
+        "classes": {name: told for name, told in facts.items() if told},
+    }
+    beside = vocabulary_file_of(path)
+    head = f"# What the values of {path.name} stand for; paxray finds it beside the label map.\n"
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    write_text(beside, head + text)
+    small = np.uint8 if len(labels.membership) <= 256 else np.uint16
+    write_nifti(path, Volume(labels.atoms.astype(small), labels.affine))
+    return beside
+
+
+def write_class_files(folder: Path, labels: LabelVolume) -> list[Path]:
+    """Write a file per class in TotalSegmentator's layout: ``NAME.nii.gz``, uint8, 1 inside.
+
+    An absent class is a file without voxels, as TotalSegmentator writes it; an unknown one has no file.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(
+            "the folder for the masks is not empty",
+            where=folder.name,
+            expected="a new or empty folder: a mask left from before would count as this CT's",
+            do="choose another --out",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    known = [name for name in labels.names if labels.status[name] is not Status.UNKNOWN]
+
+    def write(name: str) -> Path:
+        path = folder / f"{name}.nii.gz"
+        write_nifti(path, Volume(labels.mask(name).view(np.uint8), labels.affine))
+        return path
+
+    return in_parallel(write, known)
