@@ -172,6 +172,8 @@ class SegmentationConfig(_Strict):
     ----------
     segmenter
         In order of precedence: a class is taken from the first that knows of it. Empty: none.
+    combine
+        What several make together: ``order``, or ``majority`` of those that know of a class.
     cases
         ``without_masks``, or ``all``: masks given with a case then come first.
     """
@@ -179,6 +181,7 @@ class SegmentationConfig(_Strict):
     segmenter: Annotated[list[SegmenterConfig], BeforeValidator(_segmenters)] = [
         SegmenterConfig(name="thorax")
     ]
+    combine: Literal["order", "majority"] = "order"
     cases: Literal["without_masks", "all"] = "without_masks"
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from paxray.measure.solids import Solid, solids
 from paxray.measure.stations import NODES, Station, StationMap
 from paxray.projection.project import Projection
 from paxray.projection.view import View
+from paxray.segmentation.combine import disputed_column
 from paxray.segmentation.instances import Lesion
 
 
@@ -94,9 +95,10 @@ def measure(
 
 
 def channels(measured: Measured, labels: LabelVolume, classes: tuple[str, ...]) -> list[str]:
-    """What a view is projected for: the classes put out, each lesion of these, and all else that may hide them."""
+    """What a view is projected for: classes put out, their lesions and disputed voxels, and all that may hide them."""
     known = {lesion.column for lesion in measured.lesions if lesion.name in classes}
-    wanted = set(classes) | known | measured.groups.keys()
+    disputed = {disputed_column(name) for name in classes}
+    wanted = set(classes) | known | disputed | measured.groups.keys()
     return [name for name in labels.names if name in wanted and name in measured.solids]
 
 

@@ -19,6 +19,7 @@ from paxray.projection.project import Projection
 from paxray.projection.view import View
 from paxray.radiography.signal import encode_signal
 from paxray.segmentation.body import BODY, row_ends
+from paxray.segmentation.combine import disputed_column
 from paxray.subject import Shot, Subject
 
 
@@ -134,8 +135,20 @@ def label_rows(
             row["cut_by_ct"] = subject.cut_by_ct[name]
             row |= _in_3d(subject, name)
             row |= _seen(subject, projection, name, unhidden)
-        rows.append(row)
+        rows.append(row | _disputed(subject, projection, disputed_column(name)))
     return rows
+
+
+def _disputed(subject: Subject, projection: Projection, column: str) -> dict[str, Any]:
+    """Where segmenters that know of a class disagree; nothing where fewer than two do."""
+    if column not in subject.labels.names or subject.measured is None:
+        return {}
+    voxels = subject.labels.voxel_counts()[column]
+    row: dict[str, Any] = {"disputed_mm3": voxels * subject.mu.grid.voxel_volume_mm3, "disputed_px": 0}
+    if not voxels:
+        return row
+    mask = projection.mask(column)
+    return row | {"disputed_px": int(mask.sum()), "disputed": encode_mask(mask) if mask.any() else None}
 
 
 def _film_row(subject: Subject, projection: Projection, film: Film) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import Catalog
-from paxray.anatomy.labels import LabelVolume
+from paxray.anatomy.labels import LabelVolume, Status
 from paxray.config import Pipeline
 from paxray.files import digest
 from paxray.io.cases import Case
 from paxray.io.volume import Volume
+from paxray.segmentation.combine import MARK, Rule, consensus
 
 if TYPE_CHECKING:
     from paxray.segmentation.contract import Segmenter
@@ -47,10 +48,13 @@ class Segmentations:
         The cache's.
     made_by
         Each segmenter's fingerprint, in order of precedence.
+    combine
+        What several make together.
     """
 
     folder: Path
     made_by: tuple[Mapping[str, Any], ...]
+    combine: Rule = "order"
 
     @classmethod
     def of(
@@ -67,12 +71,13 @@ class Segmentations:
         from paxray.segmentation.checked import device_of
 
         segmenters = segmenters_of(pipeline)
-        return cls(folder, tuple(fingerprint(one, catalog, device_of(one, device)) for one in segmenters))
+        made_by = tuple(fingerprint(one, catalog, device_of(one, device)) for one in segmenters)
+        return cls(folder, made_by, pipeline.segmentation.combine)
 
     @property
     def identity(self) -> str:
         """Digest of all that decides the masks beside the CT."""
-        return digest([dict(one) for one in self.made_by])
+        return digest([self.combine, *(dict(one) for one in self.made_by)])
 
     def missing(self, ct_hashes: Iterable[str]) -> tuple[int, ...]:
         """Which segmenters have work to do on any of these CTs."""
@@ -96,7 +101,7 @@ class Segmentations:
         base: Path | None = None,
         tell: Callable[[str, str], None] = lambda kind, message: None,
     ) -> LabelVolume:
-        """Add what the segmenters find to a case's own masks, which come first.
+        """Add what the segmenters find to a case's own masks, which come first, and where segmenters disagree.
 
         Parameters
         ----------
@@ -119,7 +124,7 @@ class Segmentations:
         from paxray.segmentation.checked import run_segmenter
 
         cache = SegmentationCache(self.folder)
-        builder = LabelBuilder.resume(labels)
+        parts = []
         for segmenter, made_by in zip(segmenters_of(pipeline), self.made_by, strict=True):
             found, complaint = cache.get(ct_hash, made_by, ct.grid, catalog)
             if complaint:
@@ -136,5 +141,15 @@ class Segmentations:
                     base=base,
                 )
                 cache.put(ct_hash, made_by, found)
-            builder.add_labels(found)
-        return builder.finish(ct.affine, catalog)
+            parts.append(found)
+        together = consensus(parts, self.combine, catalog) if len(parts) > 1 else parts[0]
+        given = {name for name, status in labels.status.items() if status is not Status.UNKNOWN}
+        disputed = [
+            name for name in together.names if name.endswith(MARK) and name.removesuffix(MARK) not in given
+        ]
+        builder = LabelBuilder.resume(labels)
+        builder.add_labels(
+            together.keep([name for name in together.names if not name.endswith(MARK)] + disputed)
+        )
+        named = {*labels.names, *together.names}
+        return builder.build(ct.affine, [*(name for name in catalog if name in named), *disputed])

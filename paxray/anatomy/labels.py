@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from paxray.anatomy.voxels import BoolArray, Int64, count_values, look_up, values_on_edge
 from paxray.errors import CaseError, ConfigError, suggest
 from paxray.io.volume import Float64, Grid
+
+T = TypeVar("T")
 
 
 class Status(StrEnum):
@@ -165,6 +167,24 @@ class LabelVolume:
         builder = LabelBuilder.resume(self, without=(name,))
         builder.add_mask(name, tuple(slice(0, n) for n in self.shape), mask, status=status)
         return builder.build(self.affine, list(dict.fromkeys((*self.names, name))))
+
+    def keep(self, names: Sequence[str]) -> LabelVolume:
+        """Return a copy that has only these classes, in this order; atoms stay as they are."""
+        columns = [self.index(name) for name in names]
+
+        def kept(of: Mapping[str, T]) -> dict[str, T]:
+            return {name: of[name] for name in names if name in of}
+
+        return LabelVolume(
+            self.atoms,
+            np.ascontiguousarray(self.membership[:, columns]),
+            tuple(names),
+            self.affine,
+            kept(self.status),
+            kept(self.notes),
+            kept(self.added_voxels),
+            kept(self.confidence),
+        )._keep_counts(self._counts)
 
     def cut_by_ct(self, outside: BoolArray | None = None) -> dict[str, bool]:
         """Say of each class whether the scan cuts it off.

@@ -134,6 +134,15 @@ class Sample:
         counts = {row["class"]: row["mask"] for row in self.labels if row["class"] not in unknown}
         return Masks(counts, self.size, unknown)
 
+    @cached_property
+    def disputed(self) -> Masks:
+        """By class, the pixels whose ray meets voxels that some segmenters give to it and others do not.
+
+        It holds the classes of which two segmenters or more know; for all others asking is a `KeyError`.
+        """
+        counts = {row["class"]: row["disputed"] for row in self.labels if row["disputed_px"] is not None}
+        return Masks(counts, self.size, ())
+
     def stack(self, channels: Channels | str) -> Stack:
         """Masks as one array in a vocabulary's order, and what is known of each channel.
 

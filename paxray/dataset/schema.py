@@ -81,6 +81,9 @@ LABEL_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("entry_mean_mm", pa.float64()),
     ("exit_mean_mm", pa.float64()),
     ("unhidden_share", pa.float64()),
+    ("disputed_mm3", pa.float64()),
+    ("disputed_px", pa.int64()),
+    ("disputed", pa.string()),
 )
 
 _SAMPLE = (
@@ -126,7 +129,11 @@ INSTANCE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
         column
         for column in LABEL_COLUMNS
         if column not in _SAMPLE
-        and column[0] not in ("class", "category_id", "status", "confidence", "added_voxels")
+        and column[0]
+        not in (
+            *("class", "category_id", "status", "confidence", "added_voxels"),
+            *("disputed_mm3", "disputed_px", "disputed"),
+        )
     ),
 )
 

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -154,6 +155,21 @@ def test_the_first_segmenter_that_knows_a_class_has_it(
     second = rows_of(build(pipeline_of(segmenter=order[::-1]), bare, tmp_path / "b").root, "phantom-0001")
     alone = rows_of(build(pipeline_of(segmenter=order[0]), bare, tmp_path / "c").root, "phantom-0001")
     assert first["bones"]["volume_mm3"] == alone["bones"]["volume_mm3"] < second["bones"]["volume_mm3"]
+    # What the lower threshold adds is disputed, in 3D and in the picture; nothing is where one segmenter is alone.
+    more_mm3 = second["bones"]["volume_mm3"] - first["bones"]["volume_mm3"]
+    assert first["bones"]["disputed_mm3"] == pytest.approx(more_mm3)
+    assert second["bones"]["disputed_mm3"] == pytest.approx(more_mm3)
+    assert (first["heart"]["disputed_mm3"], first["heart"]["disputed_px"]) == (0, 0)
+    assert alone["bones"]["disputed_px"] is None
+    assert first["rib_left_1"]["disputed_px"] is None
+    [sample] = [one for one in load(tmp_path / "a") if one.case_id == "phantom-0001"]
+    [other] = [one for one in load(tmp_path / "b") if one.case_id == "phantom-0001"]
+    disputed = sample.disputed["bones"]
+    assert disputed.sum() == first["bones"]["disputed_px"] > 0
+    assert not (disputed & ~other.masks["bones"]).any()
+    np.testing.assert_array_equal(sample.masks["bones"] | disputed, other.masks["bones"])
+    with pytest.raises(KeyError):
+        sample.disputed["lung_left"]
 
 
 @pytest.mark.parametrize(

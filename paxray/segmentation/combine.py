@@ -1,0 +1,131 @@
+"""Several segmenters on one CT: their consensus, and where they disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from paxray.anatomy.builder import LabelBuilder
+from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.labels import LabelVolume, Status
+from paxray.errors import ConfigError
+
+#: Ends the name of a class's disputed voxels among label columns; no class of the catalog has it.
+MARK = "~"
+Rule = Literal["order", "majority"]
+
+
+def disputed_column(name: str) -> str:
+    """The column of the voxels that some segmenters give to a class and others do not."""
+    return f"{name}{MARK}"
+
+
+def consensus(found: Sequence[LabelVolume], rule: Rule, catalog: Catalog) -> LabelVolume:
+    """Make one label volume of several on one lattice.
+
+    On each class those vote that know of it: that found it, or looked for it and found nothing.
+
+    Parameters
+    ----------
+    found
+        In order of precedence.
+    rule
+        ``order``: the first that knows of a class draws it. ``majority``: a voxel belongs to it where more than half of
+        the votes say so; where exactly half do, the first vote counts.
+    catalog
+        Gives the order of the classes.
+
+    Returns
+    -------
+    LabelVolume
+        For each class with several votes also the column `disputed_column`, absent where they agree. By majority, notes
+        are those of all voters and the confidence is the mean of the ratings given.
+    """
+    if not found:
+        raise ConfigError("there is nothing to find a consensus of", expected="one segmentation or more")
+    joint = LabelBuilder(found[0].shape)
+    columns: list[str] = []
+    for n, labels in enumerate(found):
+        own = {name: f"{n}{MARK}{name}" for name in labels.names}
+        joint.add_labels(
+            replace(
+                labels,
+                names=tuple(own.values()),
+                status={own[name]: status for name, status in labels.status.items()},
+                notes={},
+                added_voxels={},
+                confidence={},
+            )
+        )
+        columns += own.values()
+    together = joint.build(found[0].affine, columns)
+    names = [name for name in catalog if any(name in labels.names for labels in found)]
+    made = _Columns(together)
+    for name in names:
+        voters = [n for n, labels in enumerate(found) if _knows(labels, name)]
+        if not voters:
+            nothing = np.zeros(len(together.membership), bool)
+            made.add(name, nothing, Status.UNKNOWN, _notes(found, name))
+            continue
+        votes = np.stack([together.membership[:, together.index(f"{n}{MARK}{name}")] for n in voters], axis=1)
+        count, first = votes.sum(axis=1), votes[:, 0]
+        heard, chosen = [found[n] for n in voters], first
+        if rule == "majority":
+            chosen = (2 * count > len(voters)) | ((2 * count == len(voters)) & first)
+        else:
+            heard = heard[:1]
+        partial = any(labels.status[name] is Status.PARTIAL for labels in heard)
+        status = (Status.PARTIAL if partial else Status.PRESENT) if chosen.any() else Status.ABSENT
+        ratings = [labels.confidence[name] for labels in heard if name in labels.confidence]
+        confidence = float(np.mean(ratings)) if ratings and chosen.any() else None
+        made.add(name, chosen, status, _notes(heard, name), confidence)
+        if len(voters) > 1:
+            disputed = (count > 0) & (count < len(voters))
+            disputed_status = Status.PRESENT if disputed.any() else Status.ABSENT
+            made.add(disputed_column(name), disputed, disputed_status)
+    return made.labels()
+
+
+def _knows(labels: LabelVolume, name: str) -> bool:
+    return labels.status.get(name, Status.UNKNOWN) is not Status.UNKNOWN
+
+
+def _notes(heard: Sequence[LabelVolume], name: str) -> str:
+    return "; ".join(dict.fromkeys(labels.notes[name] for labels in heard if labels.notes.get(name)))
+
+
+class _Columns:
+    """Columns over the atoms of a label volume, made into one of their own."""
+
+    def __init__(self, atoms_of: LabelVolume) -> None:
+        self._atoms_of = atoms_of
+        self._columns: dict[str, np.ndarray] = {}
+        self._status: dict[str, Status] = {}
+        self._notes: dict[str, str] = {}
+        self._confidence: dict[str, float] = {}
+
+    def add(
+        self, name: str, column: np.ndarray, status: Status, note: str = "", confidence: float | None = None
+    ) -> None:
+        self._columns[name], self._status[name] = column, status
+        if note:
+            self._notes[name] = note
+        if confidence is not None:
+            self._confidence[name] = confidence
+
+    def labels(self) -> LabelVolume:
+        """Classes in the order added, then disputed voxels; atoms that no longer differ are one."""
+        names = sorted(self._columns, key=lambda name: name.endswith(MARK))  # a stable sort
+        wide = LabelVolume(
+            self._atoms_of.atoms,
+            np.stack([self._columns[name] for name in names], axis=1),
+            tuple(names),
+            self._atoms_of.affine,
+            self._status,
+            notes=self._notes,
+            confidence=self._confidence,
+        )
+        return LabelBuilder.resume(wide).build(wide.affine, names)
