@@ -44,13 +44,13 @@ if TYPE_CHECKING:
 STAGE_VERSIONS = {
     "io": 1,
     "body": 2,
-    "anatomy": 5,
+    "anatomy": 6,
     "measure": 4,
     "plausibility": 1,
     "physics": 1,
     "projection": 2,
     "radiography": 1,
-    "rows": 5,
+    "rows": 6,
 }
 
 

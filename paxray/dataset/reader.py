@@ -141,7 +141,7 @@ class Sample:
         It holds the classes of which two segmenters or more know; for all others asking is a `KeyError`.
         """
         counts = {row["class"]: row["disputed"] for row in self.labels if row["disputed_px"] is not None}
-        return Masks(counts, self.size, ())
+        return Masks(counts, self.size, {})
 
     def stack(self, channels: Channels | str) -> Stack:
         """Masks as one array in a vocabulary's order, and what is known of each channel.
