@@ -16,9 +16,9 @@ from paxray.measure.landmarks import Anatomy, Landmark, find_landmarks, project_
 from paxray.measure.lesions import axial_axes_mm
 from paxray.measure.occlusion import hiders, unhidden_pixels
 from paxray.measure.radiology import Measure, measure_case, measure_view
-from paxray.measure.region import Region
 from paxray.measure.solids import Solid, solids
 from paxray.measure.stations import NODES, Station, StationMap
+from paxray.measure.voxel_set import VoxelSet
 from paxray.projection.project import Projection
 from paxray.projection.view import View
 from paxray.segmentation.combine import disputed_column
@@ -74,7 +74,7 @@ def measure(
     landmarks = find_landmarks(anatomy)
     axes = {}
     for lesion in lesions:
-        region = Region.of(labels, boxes_ijk, [lesion.column])
+        region = VoxelSet.of(labels, boxes_ijk, [lesion.column])
         assert region is not None  # a lesion is an id that has voxels
         axes[lesion.column] = axial_axes_mm(region)
     stations = {}

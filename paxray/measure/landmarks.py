@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from paxray.anatomy.division import carina_mm, first_division, limb_mm2
 from paxray.anatomy.labels import LabelVolume, Status
-from paxray.measure.region import Region
 from paxray.measure.solids import Solid
+from paxray.measure.voxel_set import VoxelSet
 from paxray.projection.view import View
 from paxray.segmentation.body import UNSCANNED
 
@@ -105,12 +105,12 @@ class Anatomy:
         """What is known of a class; unknown where the volume lacks it."""
         return self.labels.status.get(name, Status.UNKNOWN)
 
-    def region(self, *names: str) -> Region:
+    def region(self, *names: str) -> VoxelSet:
         """The union of classes, all of which must be known and one of which must have voxels."""
         unknown = [name for name in names if self.status(name) is Status.UNKNOWN]
         if unknown:
             raise _Missing("unknown", f"nothing is known of {_and(unknown)}")
-        found = Region.of(self.labels, self.boxes_ijk, names)
+        found = VoxelSet.of(self.labels, self.boxes_ijk, names)
         if found is None:
             raise _Missing("absent", f"no {_or(names)} was found")
         return found
@@ -203,10 +203,10 @@ def _vertebra(landmark: str) -> str:
     return landmark.replace("vertebra_", "vertebrae_")
 
 
-def airway(anatomy: Anatomy) -> Region:
+def airway(anatomy: Anatomy) -> VoxelSet:
     """Trachea and whatever is known of the bronchi."""
     anatomy.region("trachea")
-    found = Region.of(anatomy.labels, anatomy.boxes_ijk, ("airways", "trachea"))
+    found = VoxelSet.of(anatomy.labels, anatomy.boxes_ijk, ("airways", "trachea"))
     assert found is not None  # the trachea has voxels
     return found
 
@@ -227,7 +227,7 @@ def _aortic_knob(anatomy: Anatomy) -> Float64:
     planes = np.moveaxis(arch, region.slice_axis, 0)
     for index, _ in region.slices_from_above()[n:]:
         planes[index] = False
-    return Region(arch, region.first_ijk, region.grid).extreme_mm((1, 0, 0))
+    return VoxelSet(arch, region.first_ijk, region.grid).extreme_mm((1, 0, 0))
 
 
 def _dome(anatomy: Anatomy, side: str) -> Float64:
@@ -251,7 +251,7 @@ def _dome(anatomy: Anatomy, side: str) -> Float64:
 
 
 def _column_end(
-    region: Region, first: NDArray[Any], shape: NDArray[Any], axis: int, *, low: bool
+    region: VoxelSet, first: NDArray[Any], shape: NDArray[Any], axis: int, *, low: bool
 ) -> NDArray[np.int64]:
     """Lowest or highest index (from `first`) of a region's voxels in each column along an axis; -1 for none."""
     across = [a for a in range(3) if a != axis]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.measure.region import Region
+from paxray.measure.voxel_set import VoxelSet
 
 Float64 = NDArray[np.float64]
 
 
-def axial_axes_mm(region: Region) -> tuple[float, float]:
+def axial_axes_mm(region: VoxelSet) -> tuple[float, float]:
     """Long and short axis in mm, by RECIST 1.1 (Eisenhauer et al., Eur J Cancer 2009).
 
     The long axis is the longest diameter in any axial slice; the short axis is the longest diameter perpendicular to
@@ -40,7 +40,7 @@ def _edge_middles(plane: NDArray[np.bool_]) -> Float64:
     return np.concatenate(out)
 
 
-def _plane_mm(region: Region, index: int, places: Float64) -> Float64:
+def _plane_mm(region: VoxelSet, index: int, places: Float64) -> Float64:
     """Places in a slice in an orthonormal frame of its plane, mm."""
     world = region.to_world(index, places)
     origin, row, column = region.to_world(index, np.array([[0, 0], [1, 0], [0, 1]]))

@@ -16,7 +16,7 @@ from paxray.measure.landmarks import (
     Landmark,
     airway,
 )
-from paxray.measure.region import Region
+from paxray.measure.voxel_set import VoxelSet
 from paxray.projection.project import Projection
 from paxray.projection.view import View
 
@@ -199,7 +199,7 @@ def _carinal_angle(anatomy: Anatomy) -> Measure:
     return Measure(name, angle, "present")
 
 
-def bronchi_centres_mm(region: Region, first: int) -> tuple[Float64, Float64]:
+def bronchi_centres_mm(region: VoxelSet, first: int) -> tuple[Float64, Float64]:
     """``(n, 3)`` centres, slice by slice down from slice `first`, of the left and of the right main bronchus.
 
     In each slice the airway's largest part on either side of the middle of the first slice's two; it ends where one
@@ -237,7 +237,7 @@ def _aortic_width(anatomy: Anatomy, points: Mapping[str, Landmark]) -> Measure:
     known = anatomy.status("trachea")
     if known is Status.UNKNOWN:
         return Measure(name, None, "unknown", "nothing is known of the trachea")
-    trachea = Region.of(anatomy.labels, anatomy.boxes_ijk, ("trachea",))
+    trachea = VoxelSet.of(anatomy.labels, anatomy.boxes_ijk, ("trachea",))
     if trachea is None:
         return Measure(name, None, "absent", "no trachea was found")
     every = trachea.voxels_mm

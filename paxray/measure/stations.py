@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from paxray.anatomy.labels import Status
 from paxray.measure.landmarks import Anatomy, Landmark
-from paxray.measure.region import Region
+from paxray.measure.voxel_set import VoxelSet
 
 Float64 = NDArray[np.float64]
 
@@ -112,7 +112,7 @@ class StationMap:
             if status not in (Status.PRESENT, Status.PARTIAL):
                 word = "nothing is known of" if status is Status.UNKNOWN else "the scan shows no"
                 raise _Untold(f"{word} {name.replace('_', ' ')}")
-            found = Region.of(self._anatomy.labels, self._anatomy.boxes_ijk, (name,))
+            found = VoxelSet.of(self._anatomy.labels, self._anatomy.boxes_ijk, (name,))
             assert found is not None  # present and partial classes have voxels
             self._points[name] = found.voxels_mm
         return self._points[name]

@@ -8,12 +8,12 @@ from measure_shapes import TURN, anatomy_of, ball, box, grid_of, points, volume_
 
 from paxray.io.volume import Grid
 from paxray.measure.lesions import axial_axes_mm
-from paxray.measure.region import Region
+from paxray.measure.voxel_set import VoxelSet
 
 
 def axes_of(grid: Grid, mask: np.ndarray) -> tuple[float, float]:
     labels = volume_of(grid, {"lymph_nodes#1": mask})
-    region = Region.of(labels, anatomy_of(labels).boxes_ijk, ["lymph_nodes#1"])
+    region = VoxelSet.of(labels, anatomy_of(labels).boxes_ijk, ["lymph_nodes#1"])
     assert region is not None
     return axial_axes_mm(region)
 

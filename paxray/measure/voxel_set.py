@@ -17,11 +17,11 @@ Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Region(Slices):
+class VoxelSet(Slices):
     """A mask in its bounding box, with what is measured on it."""
 
     @classmethod
-    def of(cls, labels: LabelVolume, boxes_ijk: NDArray[np.int64], names: Iterable[str]) -> Region | None:
+    def of(cls, labels: LabelVolume, boxes_ijk: NDArray[np.int64], names: Iterable[str]) -> VoxelSet | None:
         """The union of classes, or None where it is empty.
 
         Parameters
