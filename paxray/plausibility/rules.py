@@ -111,8 +111,9 @@ RULES: dict[str, Rule] = {
     ),
     "far_pieces": Rule(
         "warning",
-        "a class that is one piece in the body has a second piece, of at least 1 ml and a twentieth of it, with "
-        "20 mm or more between; not judged where the scan cuts the class",
+        "a class that is one piece in every body (lungs and lobes, heart, great vessels, solid organs, esophagus, "
+        "spinal cord, each bone) has a second piece, of at least 1 ml and a twentieth of it, that lies 20 mm and two "
+        "voxels or more from the first; not judged where the scan cuts the class",
         "warn",
     ),
     "contradictory_overlap": Rule(

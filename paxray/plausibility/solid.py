@@ -7,13 +7,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from paxray.plausibility.evidence import Evidence
+from paxray.plausibility.evidence import Evidence, Float64
 from paxray.plausibility.rules import Finding
 
 #: A second piece counts from this size, and from this share of the class.
 PIECE_ML, PIECE_SHARE = 1.0, 0.05
-#: Between pieces that count as far apart lies at least this much, mm.
+#: Between pieces that count as far apart lies at least this much, mm, and twice the largest voxel spacing: on coarse
+#: voxels thin bones break up.
 APART_MM = 20.0
+#: Cells in which voxels are first gathered into pieces, mm.
+CELL_MM = 5.0
 #: An overlap counts from this size, and from this share of the smaller class.
 OVERLAP_ML, OVERLAP_SHARE = 0.5, 0.1
 
@@ -53,18 +56,17 @@ VOLUMES_ML: dict[str, tuple[float, float]] = {
 }
 _BOUNDS = [(re.compile(pattern), bounds) for pattern, bounds in VOLUMES_ML.items()]
 
-#: Classes that are several pieces in the body, or that sources usually draw in several.
-_IN_PIECES = re.compile(
-    r"colon|small_bowel|duodenum|costal_cartilages|pulmonary_vein.*|pulmonary_artery.*|portal_vein_and_splenic_vein"
-    r"|.*_vessels|.*_cyst_.*|ribs.*|lungs|vertebrae|bones|.*_breast|breast.*"
-)
-_PIECE_GROUPS = ("lesion", "implant", "body", "muscle", "breast")
-
 #: Solids of which no two have a voxel in common.
 _SOLID = re.compile(
     r"lung_(left|right)|lung_(upper|lower|middle)_lobe_(left|right)|rib_(left|right)_\d+|vertebrae_[CTL]\d+|sternum"
     r"|(clavicula|scapula|humerus|femur|hip|kidney)_(left|right)|sacrum|skull|heart|aorta|trachea|liver|spleen|stomach"
     r"|brain|urinary_bladder|pancreas|gallbladder"
+)
+#: What is one piece in every body: solids, and long things that nothing interrupts.
+_ONE_PIECE = re.compile(
+    _SOLID.pattern
+    + r"|heart_(atrium|ventricle)_(left|right)|heart_myocardium|esophagus|(superior|inferior)_vena_cava"
+    r"|brachiocephalic_trunk|subclavian_artery_(left|right)|adrenal_gland_(left|right)|spinal_cord|prostate"
 )
 
 
@@ -95,39 +97,55 @@ def judge_volumes(evidence: Evidence) -> Iterator[Finding]:
 
 def judge_pieces(evidence: Evidence) -> Iterator[Finding]:
     """`far_pieces`."""
-    from scipy import ndimage
-
+    apart_mm = APART_MM + 2 * max(evidence.labels.grid.spacing_mm)
     for name in evidence.drawn:
-        item = evidence.catalog[name]
-        if item.group in _PIECE_GROUPS or _IN_PIECES.fullmatch(name) or _has_sides(evidence, name):
+        if not _ONE_PIECE.fullmatch(name):
             continue
         if not evidence.placed(name) or evidence.cut(name):
             continue
-        # Cells of the least gap's size: pieces with an empty cell between them are at least so far apart.
-        cells = (evidence.points(name) // APART_MM).astype(np.int64)
-        cells -= cells.min(axis=0)
-        count = np.zeros(cells.max(axis=0) + 1, np.int64)
-        np.add.at(count, tuple(cells.T), 1)
-        pieces, n = ndimage.label(count, np.ones((3, 3, 3)))
-        if n < 2:
-            continue
-        sizes = np.sort(ndimage.sum_labels(count, pieces, np.arange(1, n + 1)))[::-1] / len(cells)
-        if sizes[1] >= PIECE_SHARE and sizes[1] * evidence.volume_ml(name) >= PIECE_ML:
+        shares = far_shares(evidence.points(name), apart_mm)
+        if len(shares) > 1 and shares[1] >= PIECE_SHARE and shares[1] * evidence.volume_ml(name) >= PIECE_ML:
             yield Finding(
                 "far_pieces",
                 (name,),
-                f"{name} has {int((sizes >= PIECE_SHARE).sum())} pieces at least {APART_MM:g} mm apart; the second"
-                f" has {100 * sizes[1]:.0f} % of it",
-                value=float(sizes[1]),
+                f"{name} has {int((shares >= PIECE_SHARE).sum())} pieces at least {apart_mm:.3g} mm apart; the "
+                f"second has {100 * shares[1]:.0f} % of it",
+                value=float(shares[1]),
                 limit=PIECE_SHARE,
                 unit="share of voxels",
             )
 
 
-def _has_sides(evidence: Evidence, name: str) -> bool:
-    """An unpaired class that is made of left and right."""
-    catalog = evidence.catalog
-    return not catalog[name].laterality and any(catalog[leaf].laterality for leaf in catalog.leaves(name))
+def far_shares(points: Float64, apart_mm: float) -> Float64:
+    """The shares of points in each group that lies so far or farther from all others, the largest first.
+
+    Parameters
+    ----------
+    points
+        ``(n, 3)`` mm.
+    apart_mm
+        At least 18 mm.
+    """
+    from scipy import ndimage
+    from scipy.spatial import KDTree
+
+    # Cells that touch belong together whatever lies in them: 2 x 5 mm x sqrt(3) < 18 mm.
+    cells = (points // CELL_MM).astype(np.int64)
+    cells -= cells.min(axis=0)
+    filled = np.zeros(cells.max(axis=0) + 1, bool)
+    filled[tuple(cells.T)] = True
+    pieces, n = ndimage.label(filled, np.ones((3, 3, 3)))
+    of_point = pieces[tuple(cells.T)] - 1
+    group = np.arange(n)
+    if n > 1:
+        members = [points[of_point == piece] for piece in range(n)]
+        for a in range(n - 1):
+            tree = KDTree(members[a])
+            for b in range(a + 1, n):
+                if group[a] != group[b] and tree.query(members[b])[0].min() < apart_mm:
+                    group[group == group[b]] = group[a]
+    sizes = np.bincount(group[of_point], minlength=n)
+    return np.sort(sizes[sizes > 0])[::-1] / len(points)
 
 
 def judge_overlap(evidence: Evidence) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wrong_masks import (
     cropped,
@@ -28,7 +28,7 @@ from paxray.plausibility.evidence import SPINE, Evidence
 from paxray.plausibility.judge import explain, find, judge
 from paxray.plausibility.order import not_in_order
 from paxray.plausibility.rules import RULES, Finding
-from paxray.plausibility.solid import bounds_ml
+from paxray.plausibility.solid import bounds_ml, far_shares
 
 CATALOG = load_catalog()
 #: What is true of every phantom: the scan ends somewhere.
@@ -170,6 +170,7 @@ def test_how_an_array_is_stored_does_not_matter(good: LabelVolume) -> None:
 # Order
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3, width=32), unique=True, max_size=12))
 def test_what_is_left_after_the_disorderly_is_in_order(heights: list[float]) -> None:
     wrong = not_in_order(heights)
@@ -178,6 +179,7 @@ def test_what_is_left_after_the_disorderly_is_in_order(heights: list[float]) -> 
     assert bool(wrong) == (heights != sorted(heights, reverse=True))
 
 
+@settings(deadline=None)
 @given(st.integers(3, 14), st.data())
 def test_two_exchanged_are_the_two_that_are_named(n: int, data: st.DataObject) -> None:
     a = data.draw(st.integers(0, n - 2))
@@ -359,6 +361,16 @@ def test_bounds_are_of_known_classes_and_wide() -> None:
     assert bounds_ml("lungs") is None
 
 
+def test_what_is_judged_by_name_is_in_the_catalog() -> None:
+    from paxray.plausibility.solid import _ONE_PIECE
+
+    judged = [name for name in CATALOG if _ONE_PIECE.fullmatch(name)]
+    assert {"heart", "rib_left_1", "vertebrae_L5", "spinal_cord", "kidney_right", "hip_left"} <= set(judged)
+    for several in ("colon", "ribs", "lungs", "intervertebral_discs", "costal_cartilages", "lung_arteries"):
+        assert several in CATALOG
+        assert several not in judged
+
+
 def test_far_pieces(good: LabelVolume) -> None:
     spleen = good.mask("spleen")
     far = spleen | moved(spleen, (0, 0, 40))
@@ -367,6 +379,19 @@ def test_far_pieces(good: LabelVolume) -> None:
     assert out["far_pieces"][0].value == pytest.approx(0.5, abs=0.02)
     near = spleen | moved(spleen, (0, 0, 1))
     assert "far_pieces" not in found(good.with_mask("spleen", near, Status.PRESENT))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_far_pieces_are_those_of_single_linkage(seed: int, balls: int) -> None:
+    """As scipy's own clustering has it, wherever the cells fall."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    rng = np.random.default_rng(seed)
+    points = np.concatenate([rng.normal(rng.uniform(-60, 60, 3), 6, (12, 3)) for _ in range(balls)])
+    cluster = fcluster(linkage(points, "single"), np.nextafter(20.0, 0), "distance")
+    expected = np.sort(np.bincount(cluster)[1:])[::-1] / len(points)
+    np.testing.assert_allclose(far_shares(points, 20.0), expected)
 
 
 def test_contradictory_overlap(good: LabelVolume) -> None:
