@@ -1,7 +1,7 @@
 """NIfTI-1 and NIfTI-2 single files, plain or gzipped, in LPS mm.
 
-nibabel reads the header (https://nifti.nimh.nih.gov/nifti-1); the voxels go from the file into one array,
-through ISA-L where they are gzipped, which is two to four times as fast as zlib.
+The voxels go from the file into one array, through ISA-L where they are gzipped, which is two to four times as fast
+as zlib.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from paxray.errors import CaseError
 from paxray.files import write_atomic
+from paxray.io.nifti_header import NiftiHeader, rotation
 from paxray.io.stored import Header, Stored, located_grid, require_file, unreadable
 from paxray.io.volume import Float64, Grid, Volume
 
 _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units, low three bits: unknown, metre, mm, micron
 _DEFLATE_LIMIT = 1032  # no deflate stream grows by more than this factor
 _ORIENTATION_TOLERANCE = 0.01  # of the smallest spacing
@@ -59,8 +59,8 @@ def read_nifti(path: Path, *, where: str = "") -> Stored:
         possible = path.stat().st_size * (_DEFLATE_LIMIT if _is_gzip(path) else 1)
         if nbytes > possible:
             raise unreadable(where, f"a file of {path.stat().st_size} bytes", f"{nbytes} bytes of voxels")
-        array = np.empty(header.grid.shape, raw.get_data_dtype())
-        stream.seek(int(raw.get_data_offset()))
+        array = np.empty(header.grid.shape, raw.dtype)
+        stream.seek(raw.offset)
         _fill(stream, array, where)
         while stream.read(1 << 20):
             pass  # to the end of the stream, where gzip's check sum stands
@@ -101,9 +101,9 @@ def iter_nifti_planes(path: Path, *, where: str = "") -> Iterator[NDArray[Any]]:
     with _opened(path, where) as stream:
         raw = _raw_header(stream, where)
         header = _parse(raw, where)
-        stream.seek(int(raw.get_data_offset()))
+        stream.seek(raw.offset)
         for _ in range(header.grid.shape[0]):
-            plane = np.empty(header.grid.shape[1:], raw.get_data_dtype())
+            plane = np.empty(header.grid.shape[1:], raw.dtype)
             _fill(stream, plane, where)
             yield plane.astype(header.dtype, copy=False)
 
@@ -138,34 +138,20 @@ def _fill(stream: BinaryIO, array: NDArray[Any], where: str) -> None:
         done += count
 
 
-def _raw_header(stream: BinaryIO, where: str) -> Any:
-    import nibabel
-    from nibabel.spatialimages import HeaderDataError
-
-    block = stream.read(540)
-    size = next((n for n in _HEADER_BYTES if n in (_int32(block, "little"), _int32(block, "big"))), 0)
-    if not size or len(block) < size:
-        raise unreadable(where, "another beginning", "a NIfTI-1 or NIfTI-2 header")
+def _raw_header(stream: BinaryIO, where: str) -> NiftiHeader:
     try:
-        # Without nibabel's own check, which mends what it can and writes to the log: here it is refused.
-        raw = getattr(nibabel, _HEADER_BYTES[size])(block[:size], check=False)
-        raw.get_data_shape(), raw.get_data_dtype(), raw.get_slope_inter()
-        offset = int(raw.get_data_offset())
-    except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
-        raise unreadable(where, f"a damaged header: {error}") from error
-    if not bytes(raw["magic"]).startswith(b"n+"):
+        raw = NiftiHeader(stream.read(540))
+    except ValueError as error:
+        raise unreadable(where, str(error), "a NIfTI-1 or NIfTI-2 header") from error
+    if not raw.single_file:
         raise unreadable(where, "a header of an .hdr/.img pair", "header and voxels in a single file")
-    if not size <= offset < 2**31:
-        raise unreadable(where, f"voxels that begin at byte {offset}", f"byte {size} or later")
+    if not raw.size <= raw.offset < 2**31:
+        raise unreadable(where, f"voxels that begin at byte {raw.offset}", f"byte {raw.size} or later")
     return raw
 
 
-def _int32(block: bytes, order: str) -> int:
-    return int.from_bytes(block[:4], order, signed=True)  # type: ignore[arg-type]
-
-
-def _parse(raw: Any, where: str) -> Header:
-    shape = tuple(int(n) for n in raw.get_data_shape())
+def _parse(raw: NiftiHeader, where: str) -> Header:
+    shape = raw.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3 or min(shape) < 1:
@@ -177,28 +163,22 @@ def _parse(raw: Any, where: str) -> Header:
             do="split it into one file per volume",
             code="bad_shape",
         )
-    dtype = raw.get_data_dtype().newbyteorder("=")
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+    if raw.dtype is None:
         raise CaseError(
             "the voxels are not single numbers of a common type",
             where=where,
             expected="8 to 64 bit integers, or 32 or 64 bit floats",
-            found=str(raw.get_value_label("datatype")),
+            found=raw.type_name,
             do="convert the file",
             code="bad_type",
         )
-    slope, intercept = raw.get_slope_inter()
     grid = located_grid(shape[::-1], _LPS_FROM_RAS @ _affine_ras(raw, shape, where), where)
-    return Header(
-        grid, dtype, 1.0 if slope is None else float(slope), 0.0 if slope is None else float(intercept)
-    )
+    return Header(grid, raw.dtype.newbyteorder("="), *raw.scale)
 
 
-def _affine_ras(raw: Any, shape: tuple[int, ...], where: str) -> Float64:
+def _affine_ras(raw: NiftiHeader, shape: tuple[int, ...], where: str) -> Float64:
     """Return the RAS affine in mm from sform and qform, which must agree where both are set."""
-    from nibabel.spatialimages import HeaderDataError
-
-    unit = int(raw["xyzt_units"]) & 7
+    unit = raw.length_unit
     if unit not in _MM_PER_UNIT:
         raise CaseError(
             "the unit of length is not one that NIfTI defines",
@@ -208,19 +188,17 @@ def _affine_ras(raw: Any, shape: tuple[int, ...], where: str) -> Float64:
             do="correct the header",
             code="bad_units",
         )
-    sform = np.asarray(raw.get_sform(), dtype=np.float64) if int(raw["sform_code"]) > 0 else None
-    qform = None
-    if int(raw["qform_code"]) > 0:
-        try:
-            qform = np.asarray(raw.get_qform(), dtype=np.float64)
-        except (HeaderDataError, ValueError) as error:
-            raise CaseError(
-                "the qform's quaternion is not a rotation",
-                where=where,
-                found=str(error),
-                do="correct the header",
-                code="bad_affine",
-            ) from error
+    sform = raw.sform
+    try:
+        qform = raw.qform
+    except ValueError as error:
+        raise CaseError(
+            "the qform is no rotation with voxel sizes",
+            where=where,
+            found=str(error),
+            do="correct the header",
+            code="bad_affine",
+        ) from error
     affine = sform if sform is not None else qform
     if affine is None:
         raise CaseError(
@@ -237,7 +215,9 @@ def _affine_ras(raw: Any, shape: tuple[int, ...], where: str) -> Float64:
     return affine
 
 
-def _require_agreement(raw: Any, shape: tuple[int, ...], sform: Float64, qform: Float64, where: str) -> None:
+def _require_agreement(
+    raw: NiftiHeader, shape: tuple[int, ...], sform: Float64, qform: Float64, where: str
+) -> None:
     grid = located_grid(shape[::-1], sform, where)
     tolerance = _ORIENTATION_TOLERANCE * min(grid.spacing_mm)
     off = min(_farthest(grid, each) for each in (qform, _qform_with_w_of(raw, qform, sform)))
@@ -257,25 +237,37 @@ def _farthest(grid: Grid, other: Float64) -> float:
     return float(np.linalg.norm(outer @ other[:3, :3].T + other[:3, 3] - grid.corners_mm, axis=1).max())
 
 
-def _qform_with_w_of(raw: Any, qform: Float64, sform: Float64) -> Float64:
+def _qform_with_w_of(raw: NiftiHeader, qform: Float64, sform: Float64) -> Float64:
     """Return the qform with the one quaternion term that the file does not store taken from the sform.
 
     The header keeps b, c, d in single precision and leaves w = sqrt(1 - b^2 - c^2 - d^2) to the reader. Near
     w = 0, where every image in LPS order lies, w is thereby uncertain by up to 6e-4, a few tenths of a mm at
     a corner; the sform's w contradicts nothing while its square is within rounding of what the header leaves.
     """
-    from nibabel.quaternions import mat2quat, quat2mat
-
-    b, c, d = (float(raw[name]) for name in ("quatern_b", "quatern_c", "quatern_d"))
+    b, c, d = raw.quaternion
     columns = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0)
     if np.linalg.det(columns) < 0:
         columns = columns * [1, 1, -1]
-    w = abs(float(mat2quat(columns)[0]))
+    w = _first_quaternion_term(columns)
     if abs(1 - b * b - c * c - d * d - w * w) > 3 * np.finfo(np.float32).eps:
         return qform
     size = np.linalg.norm(qform[:3, :3], axis=0)
     if np.linalg.det(qform[:3, :3]) < 0:
         size = size * [1, 1, -1]
     rebuilt = qform.copy()
-    rebuilt[:3, :3] = quat2mat(np.array([w, b, c, d])) * size
+    rebuilt[:3, :3] = rotation(w, b, c, d) * size
     return rebuilt
+
+
+def _first_quaternion_term(turn: Float64) -> float:
+    """|w| of the quaternion nearest to a matrix, exact for a rotation (Bar-Itzhack, 10.2514/2.4654)."""
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = turn
+    form = np.array(
+        [
+            [xx - yy - zz, yx + xy, zx + xz, zy - yz],
+            [yx + xy, yy - xx - zz, zy + yz, xz - zx],
+            [zx + xz, zy + yz, zz - xx - yy, yx - xy],
+            [zy - yz, xz - zx, yx - xy, xx + yy + zz],
+        ]
+    )
+    return abs(float(np.linalg.eigh(form)[1][3, -1]))

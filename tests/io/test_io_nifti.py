@@ -18,6 +18,7 @@ from paxray.errors import CaseError
 from paxray.io.ct import read_ct
 from paxray.io.hu import to_hu
 from paxray.io.nifti import iter_nifti_planes, read_nifti, read_nifti_header
+from paxray.io.nifti_header import NiftiHeader
 from paxray.io.volume import Grid
 
 AFFINE = np.array([[0.7, 0, 0, -120], [0, 0.7, 0, -90.5], [0, 0, 2.5, 33.25], [0, 0, 0, 1]])
@@ -266,3 +267,68 @@ def test_a_damaged_header_is_an_error_of_ours_or_a_ct(tmp_path_factory, edits):
         return
     assert np.isfinite(volume.array).all()
     assert np.isfinite(volume.affine).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kind=st.sampled_from([nibabel.Nifti1Header, nibabel.Nifti2Header]),
+    order=st.sampled_from("<>"),
+    dtype=st.sampled_from(["u1", "i1", "u2", "i2", "u4", "i4", "i8", "u8", "f4", "f8"]),
+    shape=st.lists(st.integers(1, 99), min_size=1, max_size=5),
+    scale=st.tuples(st.sampled_from([1.0, 0.0, 2.5, np.nan, np.inf]), st.floats(-5, 5, width=32)),
+    offset=st.sampled_from([352, 544, 4096]),
+    terms=st.tuples(*[st.floats(-0.5625, 0.5625, width=32)] * 3),
+    sizes=st.tuples(*[st.floats(0.125, 5, width=32)] * 3),
+    handed=st.sampled_from([-1, 1]),
+    codes=st.tuples(*[st.integers(0, 4)] * 2),
+    seed=st.integers(0, 99),
+)
+def test_headers_say_what_nibabel_reads(
+    kind, order, dtype, shape, scale, offset, terms, sizes, handed, codes, seed
+):
+    theirs = kind(endianness=order)
+    theirs.set_data_dtype(dtype)
+    theirs.set_data_shape(shape)
+    theirs["vox_offset"], theirs["xyzt_units"] = offset, seed % 8
+    theirs["scl_slope"], theirs["scl_inter"] = scale
+    theirs["sform_code"], theirs["qform_code"] = codes
+    theirs["pixdim"][:4] = (handed, *sizes)
+    rng = np.random.default_rng(seed)
+    for name, value in zip(("quatern_b", "quatern_c", "quatern_d"), terms, strict=True):
+        theirs[name] = value
+    for name in ("srow_x", "srow_y", "srow_z"):
+        theirs[name] = rng.normal(size=4) * 100
+    for name in ("qoffset_x", "qoffset_y", "qoffset_z"):
+        theirs[name] = rng.normal() * 100
+    ours = NiftiHeader(theirs.binaryblock)
+    assert (ours.shape, ours.dtype, ours.offset) == (tuple(shape), theirs.get_data_dtype(), offset)
+    assert ours.length_unit == seed % 8
+    slope, intercept = theirs.get_slope_inter()
+    assert ours.scale == ((1.0, 0.0) if slope is None else (slope, intercept))
+    for our_form, (their_form, code) in (
+        (ours.sform, theirs.get_sform(coded=True)),
+        (ours.qform, theirs.get_qform(coded=True)),
+    ):
+        assert (our_form is None) == (code == 0)
+        if our_form is not None:
+            np.testing.assert_allclose(our_form, their_form, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("code", [1, 32, 128, 1536, 1792, 2048, 2304])
+def test_types_that_are_no_plain_numbers_have_a_name_and_no_dtype(code):
+    header = nibabel.Nifti1Header()
+    header["datatype"], header["dim"][0] = code, 3
+    ours = NiftiHeader(header.binaryblock)
+    assert ours.dtype is None
+    assert ours.type_name.lower() == nibabel.nifti1.data_type_codes.label[code].lower()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("quatern_b", np.nan), ("quatern_b", 1.5), ("pixdim", [0.5, 1, 1, 1, 1, 1, 1, 1])],
+)
+def test_a_qform_that_is_no_rotation_is_refused(tmp_path, field, value):
+    path = write_nifti(tmp_path / "a.nii", ct_array((3, 4, 5)), AFFINE, qform=1, **{field: value})
+    with pytest.raises(CaseError, match="no rotation") as caught:
+        read_ct(path)
+    assert caught.value.code == "bad_affine"
