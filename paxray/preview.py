@@ -115,8 +115,7 @@ def warnings_of(item: AnatomyClass, labels: LabelVolume) -> list[str]:
         out.append("partial: something that it is made of is unknown or covers only part of the scan")
     if status not in (Status.PRESENT, Status.PARTIAL):
         return out
-    outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
-    if labels.cut_by_ct(outside)[name]:
+    if labels.cut_by_ct(UNSCANNED if UNSCANNED in labels.names else None)[name]:
         out.append("cut: it touches the edge of what was scanned")
     _, sizes = label_pieces(Region.of_mask(labels.mask(name)).mask)
     loose = sizes[2:][sizes[2:] >= LOOSE_PIECE_SHARE * sizes[1]]

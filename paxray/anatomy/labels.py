@@ -186,26 +186,20 @@ class LabelVolume:
             kept(self.confidence),
         )._keep_counts(self._counts)
 
-    def cut_by_ct(self, outside: BoolArray | None = None) -> dict[str, bool]:
+    def cut_by_ct(self, outside: str | None = None) -> dict[str, bool]:
         """Say of each class whether the scan cuts it off.
 
         Parameters
         ----------
         outside
-            ``(nk, nj, ni)`` bool: voxels that were not reconstructed (padding beyond the circle).
+            The class of voxels that were not reconstructed (padding beyond the circle), if there is one.
 
         Returns
         -------
         True for a class with a voxel on a face of the array or beside (6-neighbours) an outside voxel.
         """
-        if outside is not None and outside.shape != self.shape:
-            raise CaseError(
-                "the mask of what lies outside has another shape than the label volume",
-                expected=str(self.shape),
-                found=str(outside.shape),
-                code="bad_labels",
-            )
-        on_edge = values_on_edge(self.atoms, len(self.membership), outside)
+        among = None if outside is None else self.membership[:, self.index(outside)]
+        on_edge = values_on_edge(self.atoms, len(self.membership), among)
         cut: BoolArray = np.logical_or.reduce(self.membership[on_edge], axis=0)
         return dict(zip(self.names, cut.tolist(), strict=True))
 

@@ -34,6 +34,27 @@ def look_up(table, values, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def count_pairs(values, flags, counts):  # type: ignore[no-untyped-def]
+    """Add to ``counts[value, flag]`` how often a pair stands in two rows."""
+    begin = 0
+    for n in range(1, values.size + 1):
+        if n < values.size and values[n] == values[begin] and flags[n] == flags[begin]:
+            continue
+        if begin < values.size:
+            if values[begin] >= counts.shape[0] or flags[begin] >= counts.shape[1]:
+                raise IndexError("a value outside the table")
+            counts[values[begin], flags[begin]] += n - begin
+        begin = n
+
+
+@njit(cache=True, nogil=True)
+def look_up_pairs(table, values, flags, out):  # type: ignore[no-untyped-def]
+    """``out = table[values, flags]``."""
+    for n in range(values.size):
+        out[n] = table[values[n], flags[n]]
+
+
+@njit(cache=True, nogil=True)
 def count_inside(values, mask, counts):  # type: ignore[no-untyped-def]
     """Add to ``counts`` how often each value stands where the mask is set; all ``(nk, nj, ni)``."""
     for k in range(values.shape[0]):
@@ -70,3 +91,43 @@ def bounds(values, first_k, low, high):  # type: ignore[no-untyped-def]
                 low[value, 2] = min(low[value, 2], first_k + k)
                 high[value, 2] = max(high[value, 2], first_k + k)
                 begin = i
+
+
+@njit(cache=True, nogil=True)
+def beside(values, outside, start, stop, found):  # type: ignore[no-untyped-def]
+    """Mark in ``found`` each value with a 6-neighbour of a value that is ``outside`` and in some of the planes."""
+    nk, nj, ni = values.shape
+    for k in range(start, stop):
+        for j in range(nj):
+            i = 0
+            while i < ni:
+                if not outside[values[k, j, i]]:
+                    i += 1
+                    continue
+                begin = i
+                while i < ni and outside[values[k, j, i]]:
+                    i += 1
+                if begin > 0:
+                    found[values[k, j, begin - 1]] = True
+                if i < ni:
+                    found[values[k, j, i]] = True
+                if i - begin > 1:
+                    _mark(values[k, j, begin:i], found)
+                if k > 0:
+                    _mark(values[k - 1, j, begin:i], found)
+                if k + 1 < nk:
+                    _mark(values[k + 1, j, begin:i], found)
+                if j > 0:
+                    _mark(values[k, j - 1, begin:i], found)
+                if j + 1 < nj:
+                    _mark(values[k, j + 1, begin:i], found)
+
+
+@njit(inline="always")
+def _mark(row, found):  # type: ignore[no-untyped-def]
+    current = row[0]
+    found[current] = True
+    for n in range(1, row.size):
+        if row[n] != current:
+            current = row[n]
+            found[current] = True

@@ -66,6 +66,35 @@ def look_up(table: NDArray[Any], array: NDArray[Any], *, in_place: bool = False)
     return result.reshape(array.shape)
 
 
+def count_pairs(array: NDArray[Any], flags: NDArray[np.uint8], n_values: int, n_flags: int) -> Int64:
+    """Count the voxels of each pair of a value and a flag, ``(n_values, n_flags)``."""
+    from paxray.anatomy import loops
+
+    values, beside = flat(array), flat(flags)
+
+    def part(start: int, stop: int) -> Int64:
+        counts = np.zeros((n_values, n_flags), np.int64)
+        loops.count_pairs(values[start:stop], beside[start:stop], counts)
+        return counts
+
+    return np.sum(share(values.size, part), axis=0, dtype=np.int64)
+
+
+def look_up_pairs(table: NDArray[Any], array: NDArray[Any], flags: NDArray[np.uint8]) -> NDArray[Any]:
+    """Return ``table[array, flags]``: C order, the table's type. Pairs must lie in the table."""
+    from paxray.anatomy import loops
+
+    values, beside = flat(array), flat(flags)
+    result = np.empty(values.size, table.dtype)
+    share(
+        values.size,
+        lambda start, stop: loops.look_up_pairs(
+            table, values[start:stop], beside[start:stop], result[start:stop]
+        ),
+    )
+    return result.reshape(array.shape)
+
+
 def count_inside(array: NDArray[Any], mask: BoolArray, n_values: int) -> Int64:
     """Count the voxels of each value where a mask is set; as `count_values` of ``array[mask]``."""
     from paxray.anatomy import loops
@@ -113,15 +142,15 @@ def value_boxes(array: NDArray[Any], n_values: int) -> Int64:
     return boxes
 
 
-def values_on_edge(array: NDArray[Any], n_values: int, outside: BoolArray | None) -> BoolArray:
-    """Say which values touch a face of the array or a 6-neighbour that lies ``outside``.
+def values_on_edge(array: NDArray[Any], n_values: int, outside: BoolArray | None = None) -> BoolArray:
+    """Say which values touch a face of the array or a 6-neighbour that lies outside.
 
     Parameters
     ----------
     array
         ``(nk, nj, ni)`` integers from 0 to ``n_values - 1``.
     outside
-        ``(nk, nj, ni)`` bool, or None for the faces alone.
+        ``(n_values,)``, which values lie outside; None for the faces alone.
 
     Returns
     -------
@@ -133,22 +162,13 @@ def values_on_edge(array: NDArray[Any], n_values: int, outside: BoolArray | None
             found[np.take(array, end, axis=axis)] = True
     if outside is None:
         return found
+    from paxray.anatomy import loops
 
-    def planes(start: int, stop: int) -> None:
-        for k in range(start, stop):
-            near = slice(max(k - 1, 0), k + 2)
-            if not outside[near].any():
-                continue
-            edge = np.zeros(array.shape[1:], np.bool_)
-            edge[1:] |= outside[k, :-1]
-            edge[:-1] |= outside[k, 1:]
-            edge[:, 1:] |= outside[k, :, :-1]
-            edge[:, :-1] |= outside[k, :, 1:]
-            if k > 0:
-                edge |= outside[k - 1]
-            if k + 1 < array.shape[0]:
-                edge |= outside[k + 1]
-            found[array[k][edge]] = True
+    values, table = np.ascontiguousarray(array), np.ascontiguousarray(outside)
 
-    share(array.shape[0], planes)
-    return found
+    def planes(start: int, stop: int) -> BoolArray:
+        met = np.zeros(n_values, np.bool_)
+        loops.beside(values, table, start, stop, met)
+        return met
+
+    return np.logical_or.reduce([found, *share(len(values), planes)])

@@ -95,21 +95,30 @@ def attenuate(
             code="mask_mismatch",
         )
     mu = np.empty(ct.array.shape, np.float32)
+    if keep is None:
+        keep = np.ones(ct.array.shape, bool)
     if ct.array.dtype == np.int16:
+        from paxray.physics import loops
+
         every = np.arange(65536, dtype=np.uint16).view(np.int16)
         table = attenuation_of_hu(every, energy_kev=energy_kev, ct_energy_kev=ct_energy_kev).astype(
             np.float32
         )
+        values, within = (np.ascontiguousarray(a).reshape(-1) for a in (ct.array.view(np.uint16), keep))
+        row = mu.reshape(-1)
+        share(
+            row.size,
+            lambda start, stop: loops.look_up_within(
+                table, values[start:stop], within[start:stop], row[start:stop]
+            ),
+        )
+        return Volume(mu, ct.affine)
 
     def planes(start: int, stop: int) -> None:
         # Plane by plane, so that the double precision between stays small.
         for k in range(start, stop):
-            if ct.array.dtype == np.int16:
-                np.take(table, ct.array[k].view(np.uint16), out=mu[k], mode="clip")
-            else:
-                mu[k] = attenuation_of_hu(ct.array[k], energy_kev=energy_kev, ct_energy_kev=ct_energy_kev)
-            if keep is not None:
-                mu[k] *= keep[k]
+            mu[k] = attenuation_of_hu(ct.array[k], energy_kev=energy_kev, ct_energy_kev=ct_energy_kev)
+            mu[k] *= keep[k]
 
     share(len(mu), planes)
     return Volume(mu, ct.affine)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.anatomy.builder import LabelBuilder
+from paxray.anatomy.builder import with_flags
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.errors import CaseError
 from paxray.io.volume import Grid, Volume
@@ -38,15 +38,28 @@ def unscanned_mask(ct: Volume) -> NDArray[np.bool_]:
     ndarray
         ``(nk, nj, ni)`` bool.
     """
-    deep = np.empty(ct.shape, bool)
-    share(len(deep), lambda start, stop: np.less(ct.array[start:stop], PADDING_HU, out=deep[start:stop]))
-    if deep.any():
-        _keep_what_reaches_border(deep, ct)
-        if deep.any():
-            _widen(deep, _long_axis(ct))
-        return deep
-    circle = _constant_outside_circle(ct)
-    return np.zeros(ct.shape, bool) if circle is None else circle
+    return _unscanned(ct, _coarse(ct.array, _coarse_factor(ct))[1] < PADDING_HU)
+
+
+def _unscanned(ct: Volume, blocks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """As `unscanned_mask`, given the coarse blocks that hold padding."""
+    from paxray.segmentation import body_loops
+
+    if not blocks.any():
+        circle = _constant_outside_circle(ct)
+        return np.zeros(ct.shape, bool) if circle is None else circle
+    wanted = _reaching_border(blocks, ct)
+    if not wanted.any():
+        return np.zeros(ct.shape, bool)
+    deep, factor = np.empty(ct.shape, bool), _coarse_factor(ct)
+    hu = np.ascontiguousarray(ct.array)
+    share(
+        len(deep),
+        lambda start, stop: body_loops.below_within(hu, PADDING_HU, wanted, factor, start, stop, deep),
+    )
+    across = np.moveaxis(deep, _long_axis(ct), 0)
+    share(len(across), lambda start, stop: body_loops.widen(across, 2, start, stop))
+    return deep
 
 
 def _long_axis(ct: Volume) -> int:
@@ -54,37 +67,18 @@ def _long_axis(ct: Volume) -> int:
     return 2 - int(np.argmax(np.abs(ct.affine[2, :3]) / np.asarray(ct.spacing_mm)))
 
 
-def _keep_what_reaches_border(mask: NDArray[np.bool_], ct: Volume) -> None:
-    """Clear the coarse blocks that do not hang together with a side face of the array."""
+def _reaching_border(blocks: NDArray[np.bool_], ct: Volume) -> NDArray[np.bool_]:
+    """The coarse blocks that hang together with a side face of the array."""
     from scipy import ndimage
 
-    factor = _coarse_factor(ct)
-    blocks = _block_any(mask, factor)
-    pieces, _ = ndimage.label(blocks)
-    on_side = np.zeros(pieces.max() + 1, bool)
+    pieces, count = ndimage.label(blocks)
+    on_side = np.zeros(count + 1, bool)
     for axis in range(3):
         if axis != _long_axis(ct):
             for index in (0, -1):
                 on_side[np.unique(np.take(pieces, index, axis=axis))] = True
     on_side[0] = False
-    wanted = on_side[pieces]
-
-    def planes(start: int, stop: int) -> None:
-        for k in range(start, stop):
-            mask[k] &= _repeat(wanted[k // factor[0]], factor[1:], ct.shape[1:])
-
-    share(len(mask), planes)
-
-
-def _widen(mask: NDArray[np.bool_], long_axis: int, voxels: int = 2) -> None:
-    """Grow by voxels, in the planes across one axis."""
-    across = np.moveaxis(mask, long_axis, 0)
-
-    def planes(start: int, stop: int) -> None:
-        for k in range(start, stop):
-            across[k] = _grown(across[k], voxels)
-
-    share(len(across), planes)
+    return on_side[pieces]
 
 
 def _grown(mask: NDArray[np.bool_], voxels: int) -> NDArray[np.bool_]:
@@ -144,12 +138,22 @@ def body_mask(ct: Volume, include: NDArray[np.bool_] | None = None) -> NDArray[n
     CaseError
         ``no_body`` where nothing of a patient's size is found.
     """
+    factor = _coarse_factor(ct)
+    mean, _ = _coarse(ct.array, factor)
+    return _body(ct, mean, np.zeros(ct.shape, np.uint8) if include is None else include)
+
+
+def _body(
+    ct: Volume, mean: NDArray[np.float32], include: NDArray[np.bool_ | np.unsignedinteger]
+) -> NDArray[np.bool_]:
+    """As `body_mask`, given the mean of coarse blocks; included is what is not 0."""
     from scipy import ndimage
+
+    from paxray.segmentation import body_loops
 
     factor = _coarse_factor(ct)
     spacing = np.array([s * f for s, f in zip(reversed(ct.spacing_mm), factor, strict=True)])
-    coarse = _block_mean(ct.array, factor)
-    solid = coarse > SKIN_HU
+    solid = mean > SKIN_HU
     core = _ball_opening(solid, spacing, OPENING_MM)
     pieces, count = ndimage.label(core)
     if count == 0:
@@ -162,9 +166,10 @@ def body_mask(ct: Volume, include: NDArray[np.bool_] | None = None) -> NDArray[n
         )
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    known = None if include is None or not include.any() else _block_any(include, factor)
+    included = np.ascontiguousarray(include.view(np.uint8) if include.dtype == np.bool_ else include)
+    known = _coarse_set(included, factor)
     keep = sizes >= 0.25 * sizes.max()
-    if known is not None:
+    if known.any():
         held = np.bincount(pieces[known], minlength=count + 1)
         held[0] = 0
         if held.any():
@@ -174,22 +179,17 @@ def body_mask(ct: Volume, include: NDArray[np.bool_] | None = None) -> NDArray[n
     patient = keep[pieces]
     # The opening rounds off corners (fingers, skin folds): give back what lies within one coarse voxel.
     near = _grown(patient, 1) & (solid | patient)
-    if known is not None:
-        near |= known
+    near |= known
     filled = _fill(near)
     inner = ~_grown(~filled, 2)
     near = _grown(near, 1)
-    body = np.empty(ct.shape, bool)
-
-    def planes(start: int, stop: int) -> None:
-        for k in range(start, stop):
-            np.greater(ct.array[k], SKIN_HU, out=body[k])
-            body[k] &= _repeat(near[k // factor[0]], factor[1:], ct.shape[1:])
-            body[k] |= _repeat(inner[k // factor[0]], factor[1:], ct.shape[1:])
-            if include is not None:
-                body[k] |= include[k]
-
-    share(len(body), planes)
+    hu, body = np.ascontiguousarray(ct.array), np.empty(ct.shape, bool)
+    share(
+        len(body),
+        lambda start, stop: body_loops.solid_within(
+            hu, SKIN_HU, near, inner, factor, included, start, stop, body
+        ),
+    )
     return body
 
 
@@ -201,26 +201,22 @@ def with_body(ct: Volume, labels: LabelVolume) -> tuple[LabelVolume, NDArray[np.
     labels, body
         The labels with the classes `BODY` and, where the CT has padding, `UNSCANNED`; and the body's mask.
     """
-    labelled = labels.atoms > 0
+    from paxray.segmentation import body_loops
+
     drawn = BODY in labels.names and labels.status[BODY] is Status.PRESENT
-    if drawn:
-        unscanned = unscanned_mask(ct)
-        body = labelled  # what the source drew, closed over all other classes
-    else:
-        unscanned, body = together(lambda: unscanned_mask(ct), lambda: body_mask(ct, include=labelled))
-        np.greater(body, unscanned, out=body)  # and not unscanned
-        body |= labelled
-    np.greater(unscanned, body, out=unscanned)  # and not in the body
-    added = {} if drawn and (body == labels.mask(BODY)).all() else {BODY: body}
-    if unscanned.any():
-        added[UNSCANNED] = unscanned
-    if not added:
-        return labels, body
-    builder = LabelBuilder.resume(labels, without=tuple(added))
-    everywhere = tuple(slice(0, n) for n in labels.shape)
-    for name, mask in added.items():
-        builder.add_mask(name, everywhere, mask, status=Status.PRESENT)
-    return builder.build(labels.affine, list(dict.fromkeys((*labels.names, *added)))), body
+    mean, lowest = _coarse(ct.array, _coarse_factor(ct))
+    unscanned, body = together(
+        lambda: _unscanned(ct, lowest < PADDING_HU),
+        # What a source drew is closed over all other classes.
+        lambda: np.zeros(ct.shape, bool) if drawn else _body(ct, mean, labels.atoms),
+    )
+    flags = np.empty(ct.shape, np.uint8)
+    atoms = np.ascontiguousarray(labels.atoms)
+    share(len(flags), lambda start, stop: body_loops.settle(atoms, body, unscanned, start, stop, flags))
+    names = [BODY, UNSCANNED] if unscanned.any() else [BODY]
+    if drawn and (body == labels.mask(BODY)).all():
+        names, flags = names[1:], np.right_shift(flags, 1, out=flags)
+    return (with_flags(labels, flags, names) if names else labels), body
 
 
 def body_extent(body: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
@@ -234,21 +230,27 @@ def body_extent(body: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
     return grid.to_world(np.concatenate([part + step for part in (first, last) for step in around]))
 
 
-def row_ends(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Voxels ``(n, 3)`` as ``(i, j, k)`` whose hull is the mask's: the first and the last of rows along i.
+def row_ends(
+    array: NDArray[np.bool_ | np.unsignedinteger], wanted: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Voxels ``(n, 3)`` as ``(i, j, k)`` whose hull is a mask's: the first and the last of rows along i.
 
     Rows that end within the chord of two others, as far from them to either side, are left out: no corner of the hull.
+
+    Parameters
+    ----------
+    array
+        ``(nk, nj, ni)``: the mask, or integers.
+    wanted
+        Which integers the mask is made of.
     """
-    nk, nj, ni = mask.shape
-    inward = np.empty((2, nk, nj))  # how far from the array's side a row begins, at either end
+    from paxray.segmentation import body_loops
 
-    def planes(start: int, stop: int) -> None:
-        part = mask[start:stop]
-        inward[0, start:stop] = part.argmax(axis=2)
-        inward[1, start:stop] = part[:, :, ::-1].argmax(axis=2)
-        inward[:, start:stop][:, ~part.any(axis=2)] = np.inf
-
-    share(nk, planes)
+    ni = array.shape[2]
+    values = np.ascontiguousarray(array.view(np.uint8) if array.dtype == np.bool_ else array)
+    among = np.array([False, True]) if wanted is None else np.ascontiguousarray(wanted)
+    inward = np.empty((2, *array.shape[:2]))  # how far from the array's side a row begins, at either end
+    share(len(values), lambda start, stop: body_loops.row_inset(values, among, start, stop, inward))
     corner = np.isfinite(inward)
     for axis in (1, 2):
         along, keep = np.moveaxis(inward, axis, 0), np.moveaxis(corner, axis, 0)
@@ -279,58 +281,27 @@ def _coarse_factor(ct: Volume) -> tuple[int, ...]:
     return tuple(max(1, round(COARSE_MM / s)) for s in reversed(ct.spacing_mm))
 
 
-def _block_mean(array: NDArray[np.number], factor: tuple[int, ...]) -> NDArray[np.float32]:
-    """Mean over blocks; the last block of an axis repeats the last voxels."""
-    out = np.empty([-(-n // f) for n, f in zip(array.shape, factor, strict=True)], np.float32)
-    exact = np.int32 if array.dtype == np.int16 else np.float64
+def _coarse(
+    array: NDArray[np.number], factor: tuple[int, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.number]]:
+    """Mean and least value of blocks; the last block of an axis repeats the last voxels."""
+    from paxray.segmentation import body_loops
 
-    def blocks(start: int, stop: int) -> None:
-        for block in range(start, stop):
-            total = array[block * factor[0] : (block + 1) * factor[0]]
-            for axis, f in enumerate(factor):
-                total = _sum_by(total, axis, f, exact)
-            np.divide(total[0], math.prod(factor), out=out[block], casting="same_kind")
-
-    share(len(out), blocks)
-    return out
+    array = np.ascontiguousarray(array)
+    size = [-(-n // f) for n, f in zip(array.shape, factor, strict=True)]
+    total = np.empty(size, np.int32 if array.dtype == np.int16 else np.float64)
+    lowest = np.empty(size, array.dtype)
+    share(len(total), lambda start, stop: body_loops.coarsen(array, factor, start, stop, total, lowest))
+    return np.divide(total, math.prod(factor)).astype(np.float32), lowest
 
 
-def _sum_by(array: NDArray[np.number], axis: int, f: int, dtype: type[np.number]) -> NDArray[np.number]:
-    """Sum over each f voxels along an axis, the last one repeated where they run out."""
-    array = np.moveaxis(array, axis, 0)
-    total = array[::f].astype(dtype)
-    for step in range(1, f):
-        part = array[step::f]
-        total[: len(part)] += part
-        total[len(part) :] += array[-1]
-    return np.moveaxis(total, 0, axis)
+def _coarse_set(array: NDArray[np.unsignedinteger], factor: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Whether any voxel of each block is not 0."""
+    from paxray.segmentation import body_loops
 
-
-def _block_any(array: NDArray[np.bool_], factor: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Whether any voxel of each block is set."""
     out = np.empty([-(-n // f) for n, f in zip(array.shape, factor, strict=True)], bool)
-
-    def blocks(start: int, stop: int) -> None:
-        for block in range(start, stop):
-            found = np.logical_or.reduce(array[block * factor[0] : (block + 1) * factor[0]], axis=0)
-            for axis, f in enumerate(factor[1:]):
-                found = np.moveaxis(found, axis, 0)
-                any_of = found[::f].copy()
-                for step in range(1, f):
-                    part = found[step::f]
-                    any_of[: len(part)] |= part
-                found = np.moveaxis(any_of, 0, axis)
-            out[block] = found
-
-    share(len(out), blocks)
+    share(len(out), lambda start, stop: body_loops.coarsen_set(array, factor, start, stop, out))
     return out
-
-
-def _repeat(array: NDArray[np.bool_], factor: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Blow coarse voxels up to the blocks that they stand for."""
-    for axis, f in enumerate(factor):
-        array = np.repeat(array, f, axis=axis)
-    return array[tuple(slice(n) for n in shape)]
 
 
 def _ball_opening(

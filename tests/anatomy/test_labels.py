@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from paxray.anatomy.builder import LabelBuilder
+from paxray.anatomy.builder import LabelBuilder, with_flags
 from paxray.anatomy.catalog import load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.vocabulary import Vocabulary, load_vocabulary
@@ -366,14 +366,36 @@ def test_cut_by_ct_equals_brute_force(seed, given_outside):
         masks[name][1:-1, 1:-1, 1:-1] = random_mask(rng, 0.1, (2, 3, 4))
         masks[name][tuple(rng.integers(0, SHAPE))] |= rng.random() < 0.3
     outside = random_mask(rng, 0.08)
-    cut = build(masks).cut_by_ct(outside if given_outside else None)
+    labels = build(masks)
+    if given_outside:
+        status = Status.PRESENT if outside.any() else Status.ABSENT
+        labels = labels.with_mask("outside", outside, status)
+    cut = labels.cut_by_ct("outside" if given_outside else None)
     for name, mask in masks.items():
         assert cut[name] == brute_force_cut(mask, outside if given_outside else np.zeros(SHAPE, bool))
 
 
-def test_cut_by_ct_refuses_another_shape():
-    with pytest.raises(CaseError, match="another shape"):
-        build({"heart": np.ones(SHAPE, bool)}).cut_by_ct(np.zeros((1, 1, 1), bool))
+def test_cut_by_ct_refuses_a_class_that_is_not_there():
+    with pytest.raises(ConfigError, match="no class 'outside'"):
+        build({"heart": np.ones(SHAPE, bool)}).cut_by_ct("outside")
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_flags_are_masks_added_one_by_one(seed):
+    rng = np.random.default_rng(seed)
+    labels = build({name: random_mask(rng) for name in NAMES})
+    drawn = {"lungs": random_mask(rng), NAMES[0]: random_mask(rng)}
+    drawn[NAMES[0]][0, 0, 0] = drawn["lungs"][0, 0, 0] = True
+    flags = sum((mask.astype(np.uint8) << n for n, mask in enumerate(drawn.values())), np.uint8(0))
+    one_by_one = labels
+    for name, mask in drawn.items():
+        one_by_one = one_by_one.with_mask(name, mask, Status.PRESENT)
+    at_once = with_flags(labels, flags, tuple(drawn))
+    assert_sound(at_once)
+    assert_same(at_once, one_by_one)
+    assert_array_equal(at_once.atom_counts(), one_by_one.atom_counts())
+    assert at_once.added_voxels == one_by_one.added_voxels
 
 
 # Pieces and speed

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from paxray.anatomy.voxels import (
     count_inside,
+    count_pairs,
     count_values,
     look_up,
+    look_up_pairs,
     replace_inside,
     value_boxes,
     values_on_edge,
@@ -40,6 +42,12 @@ def test_against_numpy(
             count_inside(array, mask, n_values), np.bincount(array[mask], minlength=n_values)
         )
         np.testing.assert_array_equal(look_up(table, array), table[array])
+        flags = rng.integers(0, 4, shape).astype(np.uint8)
+        pairs = np.zeros((n_values, 4), np.int64)
+        np.add.at(pairs, (array, flags), 1)
+        np.testing.assert_array_equal(count_pairs(array, flags, n_values, 4), pairs)
+        of_pairs = rng.integers(0, 99, (n_values, 4)).astype(np.uint16)
+        np.testing.assert_array_equal(look_up_pairs(of_pairs, array, flags), of_pairs[array, flags])
         boxes = value_boxes(array, n_values)
         replaced = array.copy()
         replace_inside(replaced[:, ::-1], mask[:, ::-1], table)
@@ -61,11 +69,29 @@ def test_in_place_where_types_agree() -> None:
 def test_a_value_beyond_the_table_is_an_error_and_no_stray_write() -> None:
     with pytest.raises(IndexError, match="outside the table"):
         count_values(np.array([0, 1, 7, 7], np.uint16), 3)
+    for value, flag in ((3, 0), (0, 2)):
+        with pytest.raises(IndexError, match="outside the table"):
+            count_pairs(np.array([0, value], np.uint16), np.array([0, flag], np.uint8), 3, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=SHAPES, dtype=DTYPES, seed=st.integers(0, 99), share=st.sampled_from([0.0, 0.1, 0.6]))
+def test_edge_by_its_definition(shape: tuple[int, int, int], dtype: type, seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    array, outside = rng.integers(0, 60, shape).astype(dtype), rng.random(60) < share
+    padded = np.pad(outside[array], 1, constant_values=True)  # a face is an edge, too
+    beside = np.zeros(shape, bool)
+    for axis in range(3):
+        for step in (0, 2):
+            at = tuple(slice(step, step + n) if a == axis else slice(1, 1 + n) for a, n in enumerate(shape))
+            beside |= padded[at]
+    expected = np.isin(np.arange(60), array[beside])
+    np.testing.assert_array_equal(values_on_edge(array, 60, outside), expected)
 
 
 def test_edge_is_alike_on_any_number_of_threads() -> None:
     rng = np.random.default_rng(3)
-    array, outside = rng.integers(0, 200, (9, 8, 7)).astype(np.uint16), rng.random((9, 8, 7)) < 0.02
+    array, outside = rng.integers(0, 200, (9, 8, 7)).astype(np.uint16), rng.random(200) < 0.02
     with at_most(1):
         alone = values_on_edge(array, 200, outside)
     with at_most(2):

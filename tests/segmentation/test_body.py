@@ -19,8 +19,8 @@ from paxray.segmentation.body import (
     BODY,
     UNSCANNED,
     _ball_dilation,
-    _block_any,
-    _block_mean,
+    _coarse,
+    _coarse_set,
     _fill,
     body_extent,
     body_mask,
@@ -188,9 +188,13 @@ def test_blocks_by_their_definition(seed: int, factor: tuple[int, int, int]) -> 
         index[0][:, None, None, :, None, None], index[1][:, None, None, :, None], index[2][:, None, None, :]
     ]
     mean = blocks.astype(np.float64).mean(axis=(3, 4, 5))
-    np.testing.assert_allclose(_block_mean(hu, factor), mean, rtol=1e-6)
-    np.testing.assert_allclose(_block_mean(hu.astype(np.float32), factor), mean, rtol=1e-6)
-    np.testing.assert_array_equal(_block_any(hu > 2000, factor), (blocks > 2000).any(axis=(3, 4, 5)))
+    for array in (hu, hu.astype(np.float32)):
+        found, lowest = _coarse(array, factor)
+        np.testing.assert_allclose(found, mean, rtol=1e-6)
+        np.testing.assert_array_equal(lowest, blocks.min(axis=(3, 4, 5)))
+    for dtype in (np.uint8, np.uint16, np.uint32):
+        known = np.where(hu > 2000, rng.integers(1, 256, shape), 0).astype(dtype)
+        np.testing.assert_array_equal(_coarse_set(known, factor), (blocks > 2000).any(axis=(3, 4, 5)))
 
 
 @settings(max_examples=30, deadline=None)

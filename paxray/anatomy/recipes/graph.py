@@ -21,6 +21,7 @@ class Graph:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._nodes: dict[str, Node | None] = {}
+        self._inputs: dict[str, tuple[str, ...]] = {}
 
     def recipe(self, name: str) -> Node | None:
         """The recipe of a class, or None."""
@@ -48,11 +49,11 @@ class Graph:
 
     def inputs(self, name: str) -> tuple[str, ...]:
         """The classes that a class's recipe names, or that a class of the film is made from."""
-        item = self._catalog.get(name)
-        if item is not None and item.film is not None:
-            return item.film.inputs
-        node = self.recipe(name)
-        return () if node is None else tuple(node.classes())
+        if name not in self._inputs:
+            item, node = self._catalog.get(name), self.recipe(name)
+            made_of = () if node is None else tuple(node.classes())
+            self._inputs[name] = made_of if item is None or item.film is None else item.film.inputs
+        return self._inputs[name]
 
     def circle(self) -> tuple[str, ...]:
         """Classes that need each other in a circle, the first one repeated at the end; empty without one."""
