@@ -40,13 +40,27 @@ def at_most(limit: int | None) -> Iterator[None]:
 
 
 def together(first: Callable[[], S], second: Callable[[], T]) -> tuple[S, T]:
-    """Call both at once, or one after the other where there is a single thread."""
+    """Call both at once, or one after the other where there is a single thread; where both fail, the first's error."""
     if threads() == 1:
         return first(), second()
     with ThreadPoolExecutor(1) as pool:
-        beside = pool.submit(first)
-        after = second()
-        return beside.result(), after
+        beside = pool.submit(second)
+        return first(), beside.result()
+
+
+@contextmanager
+def beside(work: Callable[[], object]) -> Iterator[None]:
+    """Call something in a thread of its own while the block runs, and wait for it; not where there is a single thread.
+
+    The block's error comes before that of `work`.
+    """
+    if threads() == 1:
+        yield
+        return
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        yield
+        done.result()
 
 
 def in_parallel(work: Callable[[S], T], items: Sequence[S]) -> list[T]:

@@ -23,7 +23,7 @@ from paxray.dataset.invariants import require_consistent
 from paxray.errors import CaseError, ConfigError, suggest
 from paxray.io.cases import Case
 from paxray.io.volume import Volume
-from paxray.parallel import at_most
+from paxray.parallel import at_most, beside
 from paxray.physics.attenuation import attenuate
 from paxray.plausibility.rules import Action, Finding
 from paxray.projection.pose import place
@@ -141,32 +141,43 @@ def prepare(
     full: bool = True,
     segment: Callable[[LabelVolume, Volume], LabelVolume] | None = None,
 ) -> Subject:
-    """Read a case and derive all that its views share.
+    """Read a case and derive all that its views share, while what its projection needs is loaded (`warm_up`).
 
-    Without `full`, no recipe of the built-in catalog is followed, nothing but volumes is measured in 3D, and masks
-    are not judged. `segment` adds what segmenters find in the CT to the case's own masks.
+    Without `full`, no recipe of the built-in catalog is followed unless the pipeline names its class, nothing but
+    volumes is measured in 3D, and masks are not judged. `segment` adds what segmenters find in the CT to the case's own
+    masks.
 
     Raises
     ------
     CaseError
         With the code that the case is then listed under; ``implausible`` for a finding that drops the case.
     """
+    with beside(lambda: warm_up(device)):
+        return _prepare(case, pipeline, catalog, clock, base, threads, full, segment)
+
+
+def _prepare(
+    case: Case,
+    pipeline: Pipeline,
+    catalog: Catalog,
+    clock: Clock,
+    base: Path | None,
+    threads: int | None,
+    full: bool,
+    segment: Callable[[LabelVolume, Volume], LabelVolume] | None,
+) -> Subject:
     classes = classes_of(pipeline, catalog)
     measured, needed = None, list(classes)
     findings: tuple[tuple[Finding, Action], ...] = ()
     withheld: Mapping[str, str] = {}
     with clock.stage("read"):
-        ct, labels = read_case(case, pipeline, catalog, base, meanwhile=lambda: warm_up(device))
+        ct, labels = read_case(case, pipeline, catalog, base)
     if segment is not None:
         with clock.stage("segment"):
             labels = segment(labels, ct)
     with clock.stage("read"):
         labels, lesions = with_lesions(labels, case.instances, catalog)
-    if not full:
-        free = set(catalog.graph.free_of(_built_in_recipes(catalog)))
-        classes = tuple(name for name in classes if name in free)
-        needed = list(classes)
-    else:
+    if full:
         # Loads compiled loops, which whoever only looks does not need.
         from paxray.measure.radiology import FOUND_IN
         from paxray.measure.stations import BORDERS, NODES
@@ -175,6 +186,10 @@ def prepare(
 
         found_in = (*FOUND_IN, *(BORDERS if any(lesion.name == NODES for lesion in lesions) else ()))
         needed += [name for name in found_in if name in catalog and name not in needed]
+    elif pipeline.labels.classes == "all":
+        free = set(catalog.graph.free_of(_built_in_recipes(catalog)))
+        classes = tuple(name for name in classes if name in free)
+        needed = list(classes)
     with clock.stage("body"):
         labels, body = with_body(ct, labels)
     if full:
@@ -192,8 +207,7 @@ def prepare(
         )
         if withheld:
             labels = explain(labels, catalog, withheld)
-        outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
-        cut_by_ct = labels.cut_by_ct(outside)
+        cut_by_ct = labels.cut_by_ct(UNSCANNED if UNSCANNED in labels.names else None)
         boxes = atom_boxes(labels)
     with clock.stage("measure"):
         if full:

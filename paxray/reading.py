@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +11,12 @@ from paxray.config import Pipeline
 from paxray.io.cases import Case
 from paxray.io.ct import read_ct, read_ct_grid
 from paxray.io.volume import Volume
-from paxray.parallel import threads
+from paxray.parallel import together
 from paxray.segmentation.files import read_masks
 
 
 def read_case(
-    case: Case, pipeline: Pipeline, catalog: Catalog, base: Path | None, meanwhile: Callable[[], None]
+    case: Case, pipeline: Pipeline, catalog: Catalog, base: Path | None
 ) -> tuple[Volume, LabelVolume]:
     """Read a case's CT and masks.
 
@@ -28,9 +26,6 @@ def read_case(
         What to read, and what the masks' values mean.
     base
         Folder that vocabulary files in the case table are relative to.
-    meanwhile
-        Called in this thread while others read; not called where there is a single thread, nor for DICOM, whose
-        lattice is known only when all of it is read.
 
     Raises
     ------
@@ -44,12 +39,8 @@ def read_case(
         overrides=pipeline.labels.vocabularies,
         base=base,
     )
-    if threads() == 1 or case.ct.is_dir():
+    if case.ct.is_dir():  # DICOM: its lattice is known only when all of it is read
         ct = read_ct(case.ct, where=case.ct_where)
         return ct, masks(ct.grid)
     grid = read_ct_grid(case.ct, where=case.ct_where)
-    with ThreadPoolExecutor(2) as pool:
-        reading_ct = pool.submit(read_ct, case.ct, where=case.ct_where)
-        reading_masks = pool.submit(masks, grid)
-        meanwhile()
-        return reading_ct.result(), reading_masks.result()
+    return together(lambda: read_ct(case.ct, where=case.ct_where), lambda: masks(grid))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,44 @@ class Rows:
     measures: list[dict[str, Any]] = field(default_factory=list)
     instances: list[dict[str, Any]] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class _Field:
+    """What of a subject lands on a view's detector."""
+
+    subject: Subject
+    view: View
+
+    def holds(self, name: str) -> bool:
+        """Whether no voxel centre of a class lies beyond the field.
+
+        Atoms' bounding boxes tell where they fit, else a hull of the class itself: both a picture and a hull are
+        convex, so that points suffice.
+        """
+        labels = self.subject.labels
+        column = labels.membership[:, labels.index(name)]
+        if self._boxes_fit[column].all():
+            return True
+        return bool(self.lands(np.concatenate(row_ends(labels.atoms, column))).all())
+
+    @cached_property
+    def _boxes_fit(self) -> NDArray[np.bool_]:
+        """Whether all corners of an atom's bounding box land in the field, ``(n_atoms,)``."""
+        boxes = self.subject.atom_boxes_ijk
+        corner = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+        corners = np.where(corner[None], boxes[:, None, 1], boxes[:, None, 0])
+        return np.logical_and.reduce(self.lands(corners.reshape(-1, 3)).reshape(len(boxes), 8), axis=1)
+
+    def lands(self, index_ijk: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which voxel centres project onto the detector."""
+        view = self.view
+        pixel = view.project_points(self.subject.mu.grid.to_world(index_ijk))
+        middle, half = (
+            np.array([view.columns - 1, view.rows - 1]) / 2,
+            np.array([view.columns, view.rows]) / 2,
+        )
+        return np.asarray((np.abs(pixel - middle) <= half).all(axis=1))
 
 
 def png_bytes(image: NDArray[np.integer]) -> bytes:
@@ -96,19 +135,20 @@ def rows_of_view(
 ) -> dict[str, list[dict[str, Any]]]:
     """The rows of one view, by table: labels (each class put out, in catalog order), landmarks, measures, instances."""
     measured = subject.measured
+    sight = _Field(subject, projection.view)
     if measured is None:
-        return {"labels": label_rows(subject, projection, categories, {})}
+        return {"labels": label_rows(sight, projection, categories, {})}
     from paxray.measured import landmark_rows, lesion_columns, measure_rows, unhidden_shares
 
     unhidden = unhidden_shares(measured, subject.labels, projection)
     return {
-        "labels": label_rows(subject, projection, categories, unhidden),
+        "labels": label_rows(sight, projection, categories, unhidden),
         "landmarks": landmark_rows(measured, projection.view),
-        "measures": measure_rows(measured, projection, _status_on_view(subject, projection.view)),
+        "measures": measure_rows(measured, projection, _status_on_view(sight)),
         "instances": [
             lesion_columns(measured, lesion, categories[lesion.name])
             | {"cut_by_ct": subject.cut_by_ct[lesion.column]}
-            | _seen(subject, projection, lesion.column, unhidden)
+            | _seen(sight, projection, lesion.column, unhidden)
             for lesion in measured.lesions
             if lesion.name in subject.classes
         ],
@@ -116,14 +156,15 @@ def rows_of_view(
 
 
 def label_rows(
-    subject: Subject, projection: Projection, categories: dict[str, int], unhidden: dict[str, float]
+    sight: _Field, projection: Projection, categories: dict[str, int], unhidden: dict[str, float]
 ) -> list[dict[str, Any]]:
     """One row for each class that is to come out, in catalog order: status, mask and facts."""
-    rows = []
+    subject, rows = sight.subject, []
+    voxels = subject.labels.voxel_counts()
     for name in subject.classes:
         if name in subject.films:
             common = {"class": name, "category_id": categories[name]}
-            rows.append(common | _film_row(subject, projection, subject.films[name]))
+            rows.append(common | _film_row(sight, projection, subject.films[name]))
             continue
         known = name in subject.labels.names
         status = subject.labels.status[name] if known else Status.UNKNOWN
@@ -133,8 +174,8 @@ def label_rows(
             row["confidence"] = subject.labels.confidence.get(name)
             row["added_voxels"] = subject.labels.added_voxels[name]
             row["cut_by_ct"] = subject.cut_by_ct[name]
-            row |= _in_3d(subject, name)
-            row |= _seen(subject, projection, name, unhidden)
+            row |= _in_3d(subject, name, voxels[name])
+            row |= _seen(sight, projection, name, unhidden)
         rows.append(row | _disputed(subject, projection, disputed_column(name)))
     return rows
 
@@ -151,50 +192,50 @@ def _disputed(subject: Subject, projection: Projection, column: str) -> dict[str
     return row | {"disputed_px": int(mask.sum()), "disputed": encode_mask(mask) if mask.any() else None}
 
 
-def _film_row(subject: Subject, projection: Projection, film: Film) -> dict[str, Any]:
+def _film_row(sight: _Field, projection: Projection, film: Film) -> dict[str, Any]:
     """A class of the film; the scan and the picture's border cut it where they cut the class looked at."""
-    status, note = film_status(film, subject.labels)
+    status, note = film_status(film, sight.subject.labels)
     row: dict[str, Any] = {"status": status.value, "note": note}
     if status not in (Status.PRESENT, Status.PARTIAL):
         return row
-    row["cut_by_ct"] = subject.cut_by_ct[film.of]
-    return row | film_columns(film, projection, _view_status(subject, projection, film.of))
+    row["cut_by_ct"] = sight.subject.cut_by_ct[film.of]
+    return row | film_columns(film, projection, _view_status(sight, projection, film.of))
 
 
-def _in_3d(subject: Subject, name: str) -> dict[str, Any]:
+def _in_3d(subject: Subject, name: str, voxels: int) -> dict[str, Any]:
     if subject.measured is not None:
         from paxray.measured import solid_columns
 
         return solid_columns(subject.measured.solids[name])
-    return {"volume_mm3": subject.labels.voxel_counts()[name] * subject.mu.grid.voxel_volume_mm3}
+    return {"volume_mm3": voxels * subject.mu.grid.voxel_volume_mm3}
 
 
-def _status_on_view(subject: Subject, view: View) -> dict[str, str]:
+def _status_on_view(sight: _Field) -> dict[str, str]:
     """Status of what is measured on a view; ``cut`` where the scan or the picture's border cuts it off."""
     from paxray.measure.radiology import ON_VIEW, is_frontal
 
-    out: dict[str, str] = {}
-    for name in ON_VIEW if is_frontal(view) else ():
+    subject, out = sight.subject, dict[str, str]()
+    for name in ON_VIEW if is_frontal(sight.view) else ():
         status = subject.labels.status.get(name, Status.UNKNOWN)
         has_voxels = status in (Status.PRESENT, Status.PARTIAL)
-        cut = has_voxels and (subject.cut_by_ct[name] or not _in_field(subject, view, name).all())
+        cut = has_voxels and (subject.cut_by_ct[name] or not sight.holds(name))
         out[name] = "cut" if cut else status.value
     return out
 
 
-def _seen(subject: Subject, projection: Projection, name: str, unhidden: dict[str, float]) -> dict[str, Any]:
+def _seen(sight: _Field, projection: Projection, name: str, unhidden: dict[str, float]) -> dict[str, Any]:
     """A present class, or a lesion, in one view."""
     assert projection.facts is not None
     fact = projection.facts[projection.index(name)]
     pixels = int(fact["pixels"])
-    view_status = _view_status(subject, projection, name)
+    view_status = _view_status(sight, projection, name)
     if pixels == 0:
         return {"view_status": view_status, "area_px": 0, "area_mm2": 0.0}
     left, right, top, bottom = (int(fact[k]) for k in ("column_min", "column_max", "row_min", "row_max"))
     return {
         "view_status": view_status,
         # Whoever only looks keeps masks as pictures.
-        **({"mask": encode_mask(projection.mask(name))} if subject.measured is not None else {}),
+        **({"mask": encode_mask(projection.mask(name))} if sight.subject.measured is not None else {}),
         "area_px": pixels,
         "area_mm2": pixels * projection.view.pixel_area_mm2,
         "bbox": [left, top, right - left + 1, bottom - top + 1],
@@ -207,36 +248,15 @@ def _seen(subject: Subject, projection: Projection, name: str, unhidden: dict[st
     }
 
 
-def _view_status(subject: Subject, projection: Projection, name: str) -> str:
+def _view_status(sight: _Field, projection: Projection, name: str) -> str:
     """How much of a class a view shows."""
     assert projection.facts is not None
     if not projection.facts[projection.index(name)]["pixels"]:
-        return _why_unseen(subject, projection.view, name)
-    return "whole" if _in_field(subject, projection.view, name).all() else "cut"
+        return _why_unseen(sight, name)
+    return "whole" if sight.holds(name) else "cut"
 
 
-def _why_unseen(subject: Subject, view: View, name: str) -> str:
+def _why_unseen(sight: _Field, name: str) -> str:
     """``below_pixel`` where a voxel centre lands in the field though no ray met the class, else ``outside``."""
-    k, j, i = np.nonzero(subject.labels.mask(name))
-    return "below_pixel" if _lands(subject, view, np.column_stack([i, j, k])).any() else "outside"
-
-
-def _in_field(subject: Subject, view: View, name: str) -> NDArray[np.bool_]:
-    """Which points of a hull of the class land on the detector; all of them: no voxel centre lies beyond it.
-
-    The hull is that of the atoms' bounding boxes where these fit, else of the class itself: both a picture and a
-    hull are convex, so that points suffice.
-    """
-    column = subject.labels.membership[:, subject.labels.index(name)]
-    boxes = subject.atom_boxes_ijk[np.flatnonzero(column)]
-    corner = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
-    corners = np.where(corner[None], boxes[:, None, 1], boxes[:, None, 0]).reshape(-1, 3)
-    fits = _lands(subject, view, corners)
-    return fits if fits.all() else _lands(subject, view, np.concatenate(row_ends(subject.labels.mask(name))))
-
-
-def _lands(subject: Subject, view: View, index_ijk: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which voxel centres project onto the detector."""
-    pixel = view.project_points(subject.mu.grid.to_world(index_ijk))
-    middle, half = np.array([view.columns - 1, view.rows - 1]) / 2, np.array([view.columns, view.rows]) / 2
-    return np.asarray((np.abs(pixel - middle) <= half).all(axis=1))
+    k, j, i = np.nonzero(sight.subject.labels.mask(name))
+    return "below_pixel" if sight.lands(np.column_stack([i, j, k])).any() else "outside"

@@ -15,15 +15,15 @@ from paxray.physics.attenuation import attenuate
 from paxray.projection.pose import Pose, Setup, place
 from paxray.projection.project import Device, project, resolve_device
 from paxray.radiography.display import render_display
-from paxray.segmentation.body import BODY, body_extent, body_faces, with_body
+from paxray.segmentation.body import BODY, UNSCANNED, body_extent, body_faces, row_ends, with_body
 
 
 @cache
 def warm_up(device: Device = "auto") -> None:
     """Take a cube of water through the stages, once in a process.
 
-    Importing scipy and numba and loading the compiled loops takes half a second, in which the interpreter's lock leaves
-    other threads free to decompress.
+    Importing scipy and numba and loading the compiled loops takes half a second. In a thread of its own it leaves
+    others free to decompress, and to pass over voxels as soon as the loops that they need are there.
     """
     hu = np.full((12, 12, 12), -1000, np.int16)
     hu[:, 2:-2, 2:-2] = 0
@@ -34,8 +34,10 @@ def warm_up(device: Device = "auto") -> None:
     builder.add_mask("aorta", (slice(4, 6),) * 3, np.ones((2, 2, 2), bool))
     labels, body = with_body(ct, builder.finish(ct.affine, load_catalog()))
     assert load_catalog().graph.divisions  # what depends on what, kept with the catalog
+    labels.cut_by_ct(UNSCANNED)
     value_boxes(labels.atoms, len(labels.membership))
-    mu = attenuate(ct, labels.mask(BODY) & body)
+    row_ends(labels.atoms, labels.membership[:, labels.index(BODY)])
+    mu = attenuate(ct, body)
     if resolve_device(device) == "cuda":
         return
     setup = Setup(size=(16, 16))

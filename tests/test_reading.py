@@ -19,11 +19,10 @@ from paxray.reading import read_case
 
 def test_side_by_side_as_one_after_the_other(phantom_table: Path, small_pipeline: Pipeline) -> None:
     case, catalog = read_case_table(phantom_table)[0], load_catalog()
-    called = []
     with at_most(1):
-        alone = read_case(case, small_pipeline, catalog, None, lambda: called.append(1))
+        alone = read_case(case, small_pipeline, catalog, None)
     with at_most(2):
-        both = read_case(case, small_pipeline, catalog, None, lambda: called.append(2))
+        both = read_case(case, small_pipeline, catalog, None)
     np.testing.assert_array_equal(alone[0].array, both[0].array)
     np.testing.assert_array_equal(alone[1].atoms, both[1].atoms)
     assert alone[1].status == both[1].status
@@ -36,7 +35,7 @@ def test_the_cts_error_comes_before_the_masks(limit: int, tmp_path: Path, small_
         masks = (MaskSource(tmp_path / "m.nii.gz", "nonsense", "m.nii.gz"),)
         case = Case(case_id="a", patient_id="a", ct=tmp_path / ct, ct_where=ct, masks=masks)
         with at_most(limit), pytest.raises(CaseError) as caught:
-            read_case(case, small_pipeline, load_catalog(), None, lambda: None)
+            read_case(case, small_pipeline, load_catalog(), None)
         assert (caught.value.code, caught.value.where) == (code, ct)
 
 

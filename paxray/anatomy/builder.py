@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from paxray.io.volume import Float64
 
 Box = tuple[slice, ...]
 _EMPTY: frozenset[str] = frozenset()
+T = TypeVar("T")
 #: Note on a class that a source names and did not find, although it may lie beyond what the source covers.
 NOT_COVERED = "nothing of it was found, and its source covers only part of the CT"
 
@@ -415,9 +416,21 @@ def with_flags(labels: LabelVolume, flags: NDArray[np.uint8], names: Sequence[st
     counts = np.zeros(len(ordered), np.int64)
     np.add.at(counts, table, pairs)
     status = {name: Status.PRESENT if name in drawn[-1] else labels.status[name] for name in columns}
-    added = {name: n for name, n in labels.added_voxels.items() if name not in drawn[-1]}
     atoms = look_up_pairs(table, labels.atoms, flags)
-    made = LabelVolume(atoms, membership, tuple(columns), labels.affine, status, added_voxels=added)
+
+    def others(told: Mapping[str, T]) -> dict[str, T]:
+        return {name: what for name, what in told.items() if name not in drawn[-1]}
+
+    made = LabelVolume(
+        atoms,
+        membership,
+        tuple(columns),
+        labels.affine,
+        status,
+        notes=others(labels.notes),
+        confidence=others(labels.confidence),
+        added_voxels=others(labels.added_voxels),
+    )
     return made._keep_counts(counts)
 
 

@@ -86,14 +86,22 @@ def further_labels(entries: list[str] | None) -> dict[int, str]:
 
 
 @contextmanager
-def seldom_collecting() -> Iterator[None]:
-    """Look for cyclic garbage seldom, for the while of one case: imports make many objects, and all of them stay."""
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, 50, 50)
+def one_case() -> Iterator[None]:
+    """Set the interpreter up for a single case, most of whose time is start-up.
+
+    Imports make many objects and all of them stay: cyclic garbage is looked for seldom. And while modules are loaded in
+    one thread, others need the interpreter's lock for a moment between long compiled calls; they do not wait 5 ms
+    for it.
+    """
+    collecting, switching = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(1_000_000, 50, 50)
+    sys.setswitchinterval(2e-4)
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        gc.freeze()  # or all that was made would be searched at once
+        gc.set_threshold(*collecting)
+        sys.setswitchinterval(switching)
 
 
 def progress_bar(quiet: bool = False) -> Progress:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paxray.parallel import together
+
 #: Line integrals below this are direct exposure, beside the patient.
 DIRECT_EXPOSURE = 0.15
 
@@ -77,10 +79,13 @@ def render_display(
     exposed = value > DIRECT_EXPOSURE
     if not exposed.any():
         return np.zeros(value.shape, np.uint8), {**asdict(display), "window_low": None, "window_high": None}
-    coarse = _smooth(value, exposed, display.detail_radius)
+    coarse, fine = together(
+        lambda: _smooth(value, exposed, display.detail_radius),
+        lambda: _smooth(value, exposed, display.edge_radius),
+    )
     shown = coarse**display.compression * MID_CHEST ** (1 - display.compression)
     shown += display.detail * (value - coarse)
-    shown += display.edge * (value - _smooth(value, exposed, display.edge_radius))
+    shown += display.edge * (value - fine)
     chosen = exposed if incomplete is None else exposed & ~incomplete
     sample = shown[chosen] if chosen.any() else shown[exposed]
     low, high = np.percentile(sample, [display.low_percentile, display.high_percentile])
