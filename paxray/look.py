@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.config import parse_pipeline
 from paxray.dataset.rle import decode_mask
 from paxray.files import write_bytes, write_json
 from paxray.io.cases import BY_NAME, Case, MaskSource
 from paxray.plausibility.rules import RULES
 from paxray.produce import Clock, catalog_of, peak_memory_mib, prepare, shoot, views_of
-from paxray.projection.project import Device, Projection
+from paxray.projection.project import Device
 from paxray.radiography.overlay import draw_overlay
 from paxray.radiography.signal import encode_signal
 from paxray.rows import finding_rows, png_bytes, rows_of_view
 from paxray.segmentation.body import BODY
 from paxray.segmentation.files import parse_source
 from paxray.subject import Shot, Subject
+
+#: What an overlay fills, and on top of it outlines, of all classes that a chest CT's masks name and add up to: the
+#: silhouettes and the bones by which a chest film is read. More hides the picture.
+FILLED = ("lung_left", "lung_right", "heart", "aorta", "trachea", "liver", "spleen", "stomach")
+OUTLINED = (
+    "clavicula_left", "clavicula_right", "scapula_left", "scapula_right", "spine",
+    *(f"rib_{side}_{n}" for side in ("left", "right") for n in range(1, 13)),
+)  # fmt: skip
 
 
 def look(
@@ -40,6 +49,7 @@ def look(
     size: int = 512,
     device: Device | str = "auto",
     full: bool = False,
+    only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Project one case and write what is to be seen.
 
@@ -65,17 +75,30 @@ def look(
     full
         Also the classes that the built-in catalog's recipes make, surfaces, landmarks, measures and findings, as a
         build has them; nothing is dropped for a finding. Recipes in `catalog_file` are followed in any case.
+    only
+        Names of the classes that come out, synonyms allowed, and recipes of the built-in catalog among them are
+        followed; all by default.
 
     Returns
     -------
     What was made, as JSON values.
+
+    Raises
+    ------
+    ConfigError
+        A view, class or setting that there is not; the message suggests the nearest.
+    CaseError
+        As `paxray.produce.prepare`.
     """
     pipeline = parse_pipeline(
         {
             "name": "project",
             "views": list(views),
             "geometry": {"beam": beam, "sdd_mm": sdd_mm, "rows": size, "columns": size},
-            "labels": {"catalog": None if catalog_file is None else str(catalog_file)},
+            "labels": {
+                "catalog": None if catalog_file is None else str(catalog_file),
+                "classes": list(only) or "all",
+            },
             # Whoever looks at a case wants to see what is wrong with it.
             "plausibility": dict.fromkeys(RULES, "warn"),
         },
@@ -93,7 +116,7 @@ def look(
         shot = shoot(subject, view, pipeline, clock, device)  # type: ignore[arg-type]
         backend = shot.projection.backend
         with clock.stage("write"):
-            made.append(_write(folder, subject, shot, catalog, categories))
+            made.append(_write(folder, subject, shot, catalog, categories, all_drawn=bool(only)))
     return {
         "views": made,
         "findings": [{k: v for k, v in row.items() if k != "action"} for row in finding_rows(subject)],
@@ -114,7 +137,13 @@ def source_of(text: str, vocabulary: str, further: Mapping[int, str]) -> MaskSou
 
 
 def _write(
-    folder: Path, subject: Subject, shot: Shot, catalog: Catalog, categories: dict[str, int]
+    folder: Path,
+    subject: Subject,
+    shot: Shot,
+    catalog: Catalog,
+    categories: dict[str, int],
+    *,
+    all_drawn: bool,
 ) -> dict[str, Any]:
     from PIL import Image
 
@@ -128,17 +157,30 @@ def _write(
         stale.unlink()
     assert projection.facts is not None
     signal = encode_signal(projection.image)
+    tables = rows_of_view(subject, projection, categories)
     met = {of for of, fact in zip(projection.names, projection.facts, strict=True) if fact["pixels"]}
-    seen = [of for of in subject.classes if of in met]
+    films = {
+        row["class"]: row["mask"]
+        for row in tables["labels"]
+        if row["class"] in subject.films and "mask" in row
+    }
+    seen = [of for of in subject.classes if of in met or of in films]
+
+    def mask_of(of: str) -> NDArray[np.bool_]:
+        return decode_mask(films[of], shot.image.shape) if of in films else projection.mask(of)
 
     def save_mask(of: str) -> None:
-        Image.fromarray(projection.mask(of)).save(masks / f"{of}.png")
+        Image.fromarray(mask_of(of)).save(masks / f"{of}.png")
 
     def save_overlay() -> None:
+        filled, outlined = (
+            (drawn(seen, mask_of, catalog), []) if all_drawn else chosen(seen, mask_of, catalog)
+        )
         overlay = draw_overlay(
             shot.image,
-            [(projection.mask(of), catalog[of].colour) for of in overlay_classes(projection, seen, catalog)],
-            fill=0.12,
+            [(mask_of(of), catalog[of].colour) for of in filled],
+            [(mask_of(of), catalog[of].colour) for of in outlined],
+            fill=0.16,
             scale=2 if max(shot.image.shape) <= 1024 else 1,
         )
         write_bytes(folder / f"{name}_overlay.png", png_bytes(overlay))
@@ -146,7 +188,6 @@ def _write(
     with ThreadPoolExecutor(2) as pool:
         drawing = pool.submit(save_overlay)
         saving = pool.map(save_mask, seen)
-        tables = rows_of_view(subject, projection, categories)
         write_bytes(folder / f"{name}.png", png_bytes(shot.image))
         write_bytes(folder / f"{name}_signal.png", png_bytes(signal.values))
         write_json(
@@ -163,10 +204,6 @@ def _write(
                 },
             },
         )
-        for row in tables["labels"]:
-            if row["class"] in subject.films and "mask" in row:
-                mask = decode_mask(row["mask"], shot.image.shape)
-                Image.fromarray(mask).save(masks / f"{row['class']}.png")
         drawing.result()
         list(saving)
     body = projection.mask(BODY) if BODY in projection.names else projection.image > 0
@@ -177,6 +214,12 @@ def _write(
         "incomplete_percent": incomplete,
         "image": str(folder / f"{name}.png"),
         "overlay": str(folder / f"{name}_overlay.png"),
+        # Of classes asked for, the others are the rule.
+        **(
+            {"unseen": {r["class"]: _why(r) for r in tables["labels"] if r["class"] not in seen}}
+            if all_drawn
+            else {}
+        ),
     }
 
 
@@ -185,13 +228,34 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in row.items() if k not in ("mask", "category_id")}
 
 
-def overlay_classes(projection: Projection, seen: Sequence[str], catalog: Catalog) -> list[str]:
-    """What an overlay shows: no class that its parts draw already, nor the layers that cover everything."""
+def _why(row: dict[str, Any]) -> str:
+    """Why a class has no pixels: nothing found it, or where it lies."""
+    return str(row.get("view_status") or row["status"]) + (f": {row['note']}" if row["note"] else "")
+
+
+def chosen(
+    seen: Sequence[str], mask_of: Callable[[str], NDArray[np.bool_]], catalog: Catalog
+) -> tuple[list[str], list[str]]:
+    """What an overlay fills and outlines where nobody says: the main structures of a chest, and classes of one's own.
+
+    Where none of these has pixels, it fills all but what covers everything.
+    """
+    standard = load_catalog()
+    own = [name for name in seen if catalog[name] != standard.get(name)]
+    filled = [name for name in FILLED if name in seen and name not in own] + drawn(own, mask_of, catalog)
+    outlined = [name for name in OUTLINED if name in seen and name not in own]
+    if filled or outlined:
+        return filled, outlined
+    return drawn(
+        [name for name in seen if catalog[name].group not in ("body", "muscle")], mask_of, catalog
+    ), []
+
+
+def drawn(names: Sequence[str], mask_of: Callable[[str], NDArray[np.bool_]], catalog: Catalog) -> list[str]:
+    """Of classes those to draw together: none that its parts draw already."""
     shown = []
-    for name in seen:
-        parts = [projection.mask(part) for part in catalog[name].parts if part in seen]
-        if parts and (np.logical_or.reduce(parts) == projection.mask(name)).all():
-            continue
-        if catalog[name].group not in ("body", "muscle"):
+    for name in names:
+        parts = [mask_of(part) for part in catalog[name].parts if part in names]
+        if not parts or (np.logical_or.reduce(parts) != mask_of(name)).any():
             shown.append(name)
     return shown

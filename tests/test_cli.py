@@ -237,6 +237,61 @@ def test_project_follows_recipes_of_ones_own(tmp_path: Path, phantom_table: Path
     assert result["views"][0]["classes"] == 2
 
 
+def test_project_only_some_classes(tmp_path: Path, phantom_table: Path) -> None:
+    """What was asked for and nothing else, by synonyms, unions and recipes too; what has no pixels says why."""
+    from PIL import Image
+
+    folder = next(phantom_table.parent.glob("phantom-0001"))
+    arguments = (
+        "project",
+        folder / "ct.nii.gz",
+        "--labels",
+        f"{folder / 'labels.nii.gz'}=phantom",
+        "--size",
+        64,
+    )
+    asked = ("heart", "lungs", "skin", "prostate")
+    only = [word for name in asked for word in ("--only", name)]
+    result = json.loads(call(*arguments, *only, "--out", tmp_path, "--json"))
+    view = result["views"][0]
+    assert view["classes"] == 3
+    assert set(view["unseen"]) == {"prostate"}
+    assert view["unseen"]["prostate"].startswith("unknown")
+    assert {path.stem for path in (tmp_path / "pa_masks").iterdir()} == {"heart", "lungs", "skin"}
+    told = json.loads((tmp_path / "pa.json").read_text())
+    assert {row["class"] for row in told["classes"]} == set(asked)
+
+    over = np.asarray(Image.open(tmp_path / "pa_overlay.png")).astype(int)
+    grey = (over == over[..., :1]).all(axis=2)
+    drawn = np.zeros(grey.shape, bool)
+    for name in ("heart", "lungs", "skin"):
+        mask = np.asarray(Image.open(tmp_path / "pa_masks" / f"{name}.png"))
+        drawn |= mask.repeat(2, axis=0).repeat(2, axis=1)
+    assert grey[~drawn].all()
+    assert not grey[drawn].all()
+
+    text = call(*arguments, "--only", "prostate", "--out", tmp_path)
+    assert "no pixels prostate: unknown" in text
+    assert "did you mean 'heart'" in call(*arguments, "--only", "haert", "--out", tmp_path, exit_code=2)
+
+
+def test_project_overlay_of_all_is_of_the_main_structures(tmp_path: Path, phantom_table: Path) -> None:
+    from paxray.anatomy.catalog import load_catalog
+    from paxray.look import FILLED, OUTLINED, chosen
+
+    catalog, nothing = load_catalog(), np.zeros((2, 2), bool)
+    assert all(catalog.resolve(name) == name for name in (*FILLED, *OUTLINED))
+    assert chosen(["heart", "rib_left_1", "body", "heart_ventricle_left"], lambda _: nothing, catalog) == (
+        ["heart"],
+        ["rib_left_1"],
+    )
+    # Nothing of a chest: everything but what covers the rest.
+    assert chosen(["body", "brain"], lambda _: nothing, catalog) == (["brain"], [])
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("classes:\n  wall:\n    group: body\n    recipe: {erode: {of: body, by_mm: 5}}\n")
+    assert chosen(["heart", "wall"], lambda _: nothing, load_catalog(mine)) == (["heart", "wall"], [])
+
+
 def test_project_mistakes(tmp_path: Path, phantom_table: Path) -> None:
     ct = phantom_table.parent / "phantom-0001" / "ct.nii.gz"
     assert "did you mean 'lateral_left'" in call("project", ct, "--view", "lateral_lft", exit_code=2)

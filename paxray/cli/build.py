@@ -18,9 +18,9 @@ from paxray.cli.common import (
     err,
     further_labels,
     guarded,
+    one_case,
     out,
     progress_bar,
-    seldom_collecting,
 )
 from paxray.errors import EXIT_FAILED_CASES, ConfigError
 
@@ -334,10 +334,16 @@ def project(
             " masks; takes longer.",
         ),
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", metavar="CLASS", help="Only this class, by its recipe if need be; repeatable."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Project one case: image, signal, a mask per class, and an overlay to look at."""
-    with seldom_collecting():
+    with one_case():
         from paxray.look import look
 
         result = look(
@@ -353,6 +359,7 @@ def project(
             size=size,
             device=device.value,
             full=full,
+            only=only or [],
         )
     if as_json:
         print(json.dumps(result))
@@ -363,6 +370,8 @@ def project(
             f"{view['incomplete_percent']:.1f} % of the body's pixels incomplete; look at [bold]{view['overlay']}[/]",
             soft_wrap=True,
         )
+        for name, why in view.get("unseen", {}).items():
+            out.print(f"  [yellow]no pixels[/] {escape(f'{name}: {why}')}", soft_wrap=True)
     for row in result["findings"]:
         colour = {"error": "red", "warning": "yellow"}.get(row["severity"], "dim")
         out.print(

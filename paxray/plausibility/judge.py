@@ -64,8 +64,8 @@ def find(labels: LabelVolume, catalog: Catalog) -> tuple[Finding, ...]:
     -------
     Findings in the order of `RULES`.
     """
-    outside = labels.mask(UNSCANNED) if UNSCANNED in labels.names else None
-    evidence = Evidence(labels, catalog, labels.cut_by_ct(outside))
+    cut_by_ct = labels.cut_by_ct(UNSCANNED if UNSCANNED in labels.names else None)
+    evidence = Evidence(labels, catalog, cut_by_ct)
     found = [finding for judge in JUDGES for finding in judge(evidence)]
     rank = {name: n for n, name in enumerate(RULES)}
     return tuple(sorted(found, key=lambda finding: rank[finding.name]))

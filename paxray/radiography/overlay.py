@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 def draw_overlay(
     image: NDArray[np.uint8],
     masks: Sequence[tuple[NDArray[np.bool_], tuple[int, int, int]]],
+    lines: Sequence[tuple[NDArray[np.bool_], tuple[int, int, int]]] = (),
     *,
     fill: float = 0.22,
     outline: float = 0.9,
@@ -24,6 +25,8 @@ def draw_overlay(
         ``(rows, columns)`` uint8.
     masks
         ``(mask, (red, green, blue))``, drawn in order.
+    lines
+        The same, drawn on top by their inner border alone, half as opaque: there may be many.
     fill, outline
         Opacity inside and on the inner border.
     scale
@@ -41,6 +44,7 @@ def draw_overlay(
         size = (image.shape[1] * scale, image.shape[0] * scale)
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     out = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
-    for mask, colour in masks:
-        paint(out, mask, scale, np.asarray(colour, np.float32), np.float32(fill), np.float32(outline))
+    for drawn, inside, border in ((masks, fill, outline), (lines, 0.0, outline / 2)):
+        for mask, colour in drawn:
+            paint(out, mask, scale, np.asarray(colour, np.float32), np.float32(inside), np.float32(border))
     return np.rint(out).clip(0, 255).astype(np.uint8)

@@ -77,6 +77,16 @@ def test_overlay_colours_inside_and_leaves_the_rest() -> None:
     assert not np.shares_memory(image, over)
 
 
+def test_lines_are_drawn_on_top_and_fill_nothing() -> None:
+    mask = np.zeros((9, 9), bool)
+    mask[2:7, 2:7] = True
+    over = draw_overlay(np.full((9, 9), 100, np.uint8), [], [(mask, (200, 0, 100))], outline=1.0)
+    inner = np.zeros_like(mask)
+    inner[3:6, 3:6] = True
+    assert (over[mask & ~inner] == [150, 50, 100]).all()
+    assert (over[inner | ~mask] == 100).all()
+
+
 def test_outlines_stay_thin_when_drawn_larger() -> None:
     """At twice the size the border is one fine pixel wide, along the picture's edge too, and channels mix apart."""
     mask = np.zeros((5, 6), bool)
