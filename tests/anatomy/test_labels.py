@@ -1,5 +1,6 @@
 import pickle
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -384,7 +385,10 @@ def test_cut_by_ct_refuses_a_class_that_is_not_there():
 @given(seed=st.integers(0, 2**32 - 1))
 def test_flags_are_masks_added_one_by_one(seed):
     rng = np.random.default_rng(seed)
-    labels = build({name: random_mask(rng) for name in NAMES})
+    told = {NAMES[0]: "so", NAMES[1]: "and so"}
+    labels = replace(
+        build({name: random_mask(rng) for name in NAMES}), notes=told, confidence={NAMES[1]: 0.5}
+    )
     drawn = {"lungs": random_mask(rng), NAMES[0]: random_mask(rng)}
     drawn[NAMES[0]][0, 0, 0] = drawn["lungs"][0, 0, 0] = True
     flags = sum((mask.astype(np.uint8) << n for n, mask in enumerate(drawn.values())), np.uint8(0))
@@ -396,6 +400,7 @@ def test_flags_are_masks_added_one_by_one(seed):
     assert_same(at_once, one_by_one)
     assert_array_equal(at_once.atom_counts(), one_by_one.atom_counts())
     assert at_once.added_voxels == one_by_one.added_voxels
+    assert (at_once.notes, at_once.confidence) == (one_by_one.notes, one_by_one.confidence)
 
 
 # Pieces and speed
