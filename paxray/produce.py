@@ -46,7 +46,7 @@ STAGE_VERSIONS = {
     "body": 2,
     "anatomy": 6,
     "measure": 4,
-    "plausibility": 1,
+    "plausibility": 2,
     "physics": 1,
     "projection": 2,
     "radiography": 1,
