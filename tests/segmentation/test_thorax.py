@@ -291,6 +291,9 @@ def test_real_chest(real_chest: tuple[ThoraxResult, Volume, Path]) -> None:
 
     for side in ("left", "right"):
         assert dice(result.mask(f"lung_{side}"), union("lung_", end=side)) >= 0.97
+    assert not (result.mask("lung_left") & result.mask("lung_right")).any(), (
+        "where they touch, a voxel is of one"
+    )
     assert dice(result.mask("heart"), union("heart", "atrial")) >= 0.75
     assert (
         dice(result.mask("bones"), union("vertebrae", "rib_", "sternum", "scapula", "clavicula", "humerus"))

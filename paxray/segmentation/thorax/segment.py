@@ -204,13 +204,16 @@ class _Search:
         if isinstance(lungs, str):
             self.unknown.update({name: lungs for pair in names for name in pair})
             return
-        air = self._air(airways)
+        # Where the lungs touch, the edges of both take in the same voxels: they stay with the first.
+        taken = self._air(airways)
+        air = taken.copy()
         for (name, vessels), blocks in zip(names, (lungs.left, lungs.right), strict=True):
             if not blocks.any():
                 reason = "one lung only was found, on the other side"
                 self.unknown.update({name: reason, vessels: reason})
                 continue
-            full = refine(self.field, blocks, air)
+            full = refine(self.field, blocks, taken)
+            taken |= full
             self._keep(name, full, 0.97 if airways is not None else 0.8)
             self._keep(vessels, lung_vessels(self.field, full, air), 0.6)
 
