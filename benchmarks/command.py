@@ -157,6 +157,7 @@ def run(options: argparse.Namespace) -> None:
         f"{about['load_before']}. "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + f". {ct.parent.name}/{ct.name}."
+        + (" Run at real-time priority." if _real_time() else "")
         + ("" if used is None else f" Other processes used {used:.0%} of the processors meanwhile.")
         + "\n\n"
         + section(table(runs))
@@ -168,12 +169,19 @@ def run(options: argparse.Namespace) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "command.md").write_text(text)
         everything = {
-            "machine": {**about, "others_share_of_processors": used},
+            "machine": {**about, "others_share_of_processors": used, "real_time_priority": _real_time()},
             "versions": versions,
             "case": f"{ct.parent.name}/{ct.name}",
             "runs": {name: [vars(one) for one in found] for name, found in runs.items()},
         }
         (options.out / "command.json").write_text(json.dumps(everything, indent=1) + "\n")
+
+
+def _real_time() -> bool:
+    """Whether this process, and so the commands that it runs, goes before all ordinary ones."""
+    if not hasattr(os, "sched_getscheduler"):
+        return False
+    return os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)
 
 
 if __name__ == "__main__":
