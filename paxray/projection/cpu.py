@@ -14,6 +14,7 @@ from paxray.errors import ResourceError
 from paxray.projection import aligned
 from paxray.projection.channels import Channels
 from paxray.projection.cpu_rows import march_rows
+from paxray.projection.pages import sparse_zeros
 from paxray.projection.rays import IndexRays
 from paxray.projection.threads import one_at_a_time
 from paxray.projection.tiles import ROWS_PER_BLOCK
@@ -48,10 +49,10 @@ def march(
     per_class = (count, *size)
     none3, none2 = np.empty((0, 0, 0), F32), np.empty((0, 0), F32)
     maps.image = np.zeros(size, F32) if want.image else None
-    maps.path = np.zeros(per_class, F32) if want.path else None
+    maps.path = sparse_zeros(per_class, F32) if want.path else None
     maps.entry = np.full(per_class, np.nan, F32) if want.depth else None
     maps.exit = np.full(per_class, np.nan, F32) if want.depth else None
-    maps.share = np.zeros(per_class, F32) if want.share else None
+    maps.share = sparse_zeros(per_class, F32) if want.share else None
     bits = np.zeros((*size, words_for(count)), np.uint64) if want.presence else np.empty((0, 0, 0), np.uint64)
     incomplete = np.zeros(size, np.bool_) if want.incomplete else np.empty((0, 0), np.bool_)
     blocks = -(-size[0] // ROWS_PER_BLOCK)
@@ -64,7 +65,7 @@ def march(
             found=f"{mu.size} voxels of shape {mu.shape}",
             do="crop the CT, or resample it to larger voxels",
         )
-    words, packed = _as_words(atoms)
+    ids, words = _by_width(atoms)
 
     with one_at_a_time(threads):
         passes = sorted({int(a) for a in np.unique(axes)})
@@ -79,9 +80,9 @@ def march(
                 counts, sums = np.zeros((0, 0, 0), np.int64), np.zeros((0, 0, 0))
             march_rows(
                 mu.reshape(-1),
-                atoms.reshape(-1),
+                ids,
                 words,
-                packed,
+                ids.size > 0,
                 np.array(mu.shape[::-1], np.int64),
                 axis,
                 axes,
@@ -118,14 +119,12 @@ def march(
     return maps
 
 
-def _as_words(atoms: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.uint32], bool]:
-    """Flat 32-bit words of one atom each, or of two where atoms have 16 bits; and which of the two."""
+def _by_width(atoms: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
+    """Flat atoms of 16 bits, or as 32 bits, and nothing of the other: the march is compiled once for both."""
     flat = atoms.reshape(-1)
-    if flat.dtype != np.uint16:
-        return flat.astype(np.uint32, copy=False), False
-    if flat.size % 2:
-        flat = np.append(flat, np.uint16(0))
-    return flat.view(np.uint32), True
+    if flat.dtype == np.uint16:
+        return flat, np.empty(0, np.uint32)
+    return np.empty(0, np.uint16), flat.astype(np.uint32, copy=False)
 
 
 def _facts_of_blocks(counts: NDArray[np.int64], sums: NDArray[np.float64]) -> NDArray[np.void]:

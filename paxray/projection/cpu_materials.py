@@ -6,20 +6,16 @@ and no volume is made of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
 from paxray.errors import ResourceError
+from paxray.projection.cpu_rays import set_up_row
 from paxray.projection.lanes import gather, get, put
 from paxray.projection.materials import Materials
-from paxray.projection.rays import POSITION_DECIMALS, IndexRays
+from paxray.projection.rays import IndexRays
 from paxray.projection.threads import one_at_a_time
-
-#: Rays that are set up at a time; bounds the memory that they take.
-_RAYS_AT_A_TIME = 2**16
 
 F32, I32 = np.float32, np.int32
 
@@ -51,82 +47,23 @@ def march(
         )
     shape = np.array(materials.shape[::-1], np.int64)
     voxels = materials.voxels.reshape(-1)
-    height = max(1, _RAYS_AT_A_TIME // columns)
+    geometry = (
+        shape, axes, rays.cone, rays.pixel, rays.du, rays.dv, rays.source, rays.direction, rays.pixel_depth_mm,
+        rays.metric,
+    )  # fmt: skip
     with one_at_a_time(threads):
-        for top in range(0, rows, height):
-            part = rays.part(top, min(height, rows - top))
-            mine = axes if axes.size == 1 else axes[top : top + height]
-            target = out[:, top : top + height]
-            for axis in sorted({int(a) for a in np.unique(mine)}):
-                lines = _lines(part, axis, np.broadcast_to(mine == axis, part.size), shape)
-                state = (lines.b, lines.c, lines.db, lines.dc, lines.first, lines.last, lines.step_mm)
-                if materials.table is None:
-                    _march_volumes(voxels, shape, axis, *state, target)
-                else:
-                    # One material's entries lie together, where neighbouring rays look up neighbouring values.
-                    table = np.ascontiguousarray(materials.table.T)
-                    _march_table(voxels, table.reshape(-1), materials.first, shape, axis, *state, target)
+        for axis in sorted({int(a) for a in np.unique(axes)}):
+            if materials.table is None:
+                _march_volumes(voxels, axis, *geometry, out)
+            else:
+                # One material's entries lie together, where neighbouring rays look up neighbouring values.
+                table = np.ascontiguousarray(materials.table.T)
+                # Two's complement: compiled once for voxels with and without a sign.
+                bits = I32(-1) if voxels.dtype == np.int16 else I32(0xFFFF)
+                _march_table(
+                    voxels.view(np.int16), bits, table.reshape(-1), materials.first, axis, *geometry, out
+                )
     return out
-
-
-@dataclass(frozen=True, eq=False)
-class _Lines:
-    """Rays as ``b + s db``, ``c + s dc`` in voxels, s = 0, 1, ... counting slabs in the ray's order.
-
-    All are ``(rows, columns)``. `first` and `last` bound the slabs that can meet the lattice, between source and
-    pixel; none where first > last.
-    """
-
-    b: NDArray[np.float64]
-    c: NDArray[np.float64]
-    db: NDArray[np.float64]
-    dc: NDArray[np.float64]
-    first: NDArray[np.int32]
-    last: NDArray[np.int32]
-    step_mm: NDArray[np.float64]
-
-
-def _lines(rays: IndexRays, signed_axis: int, active: NDArray[np.bool_], shape: NDArray[np.int64]) -> _Lines:
-    """Set rays up for steps along an axis, with the roundings that `cpu` makes."""
-    a = abs(signed_axis) - 1
-    b, c = (x for x in range(3) if x != a)
-    slabs = int(shape[a])
-    at = rays.pixels()
-    way = at - rays.source if rays.cone else np.broadcast_to(rays.direction, at.shape)
-    along = np.where(active, way[..., a], 1.0)
-    per_slab = np.abs(1.0 / along)
-    t0 = ((0 if signed_axis > 0 else slabs - 1) - at[..., a]) / along
-    low, high = np.zeros(rays.size), np.full(rays.size, slabs - 1.0)
-    if rays.cone:
-        # t0 counts from the pixel: the source is at -1. Keep source < sample <= pixel.
-        tiny = 10.0**-POSITION_DECIMALS
-        low = np.maximum(low, np.floor((-1.0 - t0) / per_slab + tiny) + 1.0)
-        high = np.minimum(high, np.floor(-t0 / per_slab + tiny))
-    position, slope = [], []
-    for x in (b, c):
-        start = np.round(at[..., x] + t0 * way[..., x], POSITION_DECIMALS)
-        drift = per_slab * way[..., x]
-        # A drift too small to reach the last rounded decimal over the whole march is none.
-        drift = np.where(np.abs(drift) * slabs < 0.5 * 10.0**-POSITION_DECIMALS, 0.0, drift)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            s0, s1 = (-1.0 - start) / drift, (shape[x] - start) / drift
-        flat = drift == 0.0
-        never = flat & ((start <= -1.0) | (start >= shape[x]))
-        low = np.where(flat, low, np.maximum(low, np.floor(np.fmin(s0, s1))))
-        high = np.where(never, -1.0, np.where(flat, high, np.minimum(high, np.ceil(np.fmax(s0, s1)))))
-        position.append(start)
-        slope.append(drift)
-    none = ~active | (low > high)
-    low, high = np.where(none, slabs, low), np.where(none, -1.0, high)
-    return _Lines(
-        b=position[0],
-        c=position[1],
-        db=slope[0],
-        dc=slope[1],
-        first=np.clip(low, 0, slabs).astype(np.int32),
-        last=np.clip(high, -1, slabs - 1).astype(np.int32),
-        step_mm=per_slab * np.sqrt(np.einsum("...a,ab,...b->...", way, rays.metric, way)),
-    )
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -166,10 +103,10 @@ def _add(volumes, base, stride_b, stride_c, at, w00, w01, w10, w11, total):  # t
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _entries(stored, base, corner, first, end, at, entry):  # type: ignore[no-untyped-def]
+def _entries(stored, bits, base, corner, first, end, at, entry):  # type: ignore[no-untyped-def]
     """Which entry of the table each ray's corner takes."""
     for u in range(at.size):
-        value = I32(gather(stored, base + corner, get(at, u))) - first
+        value = (I32(gather(stored, base + corner, get(at, u))) & bits) - first
         put(entry, u, I32(min(max(value, I32(0)), end)))
 
 
@@ -196,18 +133,43 @@ def _frame(shape, signed_axis):  # type: ignore[no-untyped-def]
     return shape[a], stride[a], I32(stride[b]), I32(stride[c]), F32(shape[b] - 2), F32(shape[c] - 2)
 
 
+@njit(cache=True, error_model="numpy")
+def _row(  # type: ignore[no-untyped-def]
+    row, axes, signed_axis, shape, cone, pixel, du, dv, source, direction, pixel_depth, metric,
+    b_mid, b_slope, c_mid, c_slope, first, last, step_mm,
+):  # fmt: skip
+    """Set a row of rays up about its middle slab; returns its first, last and middle step."""
+    columns = first.size
+    at, slope, range_ = np.empty((2, columns)), np.empty((2, columns)), np.empty((4, columns), np.int32)
+    a = abs(signed_axis) - 1
+    set_up_row(
+        row, axes, signed_axis, 1 if a == 0 else 0, 1 if a == 2 else 2, shape, cone, pixel, du, dv, source, direction,
+        pixel_depth, metric, at[0], at[1], slope[0], slope[1], step_mm, np.empty(columns),
+        range_[0], range_[1], first, last, range_[2], range_[3],
+    )  # fmt: skip
+    from_slab, to_slab = first.min(), last.max()
+    middle = (from_slab + to_slab) // 2
+    for u in range(columns):
+        b_mid[u], b_slope[u] = at[0, u] + middle * slope[0, u], slope[0, u]
+        c_mid[u], c_slope[u] = at[1, u] + middle * slope[1, u], slope[1, u]
+    return from_slab, to_slab, middle
+
+
 @njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
 def _march_volumes(  # type: ignore[no-untyped-def]
-    volumes, shape, signed_axis, b, c, db, dc, first, last, step_mm, out
+    volumes, signed_axis, shape, axes, cone, pixel, du, dv, source, direction, pixel_depth, metric, out
 ):  # fmt: skip
     count, rows, columns = out.shape
     slabs, stride_a, stride_b, stride_c, top_b, top_c = _frame(shape, signed_axis)
     voxels = shape[0] * shape[1] * shape[2]
     for row in prange(rows):
-        from_slab, to_slab = first[row].min(), last[row].max()
-        middle = (from_slab + to_slab) // 2
-        b_mid, b_slope = (b[row] + middle * db[row]).astype(F32), db[row].astype(F32)
-        c_mid, c_slope = (c[row] + middle * dc[row]).astype(F32), dc[row].astype(F32)
+        first, last, step_mm = np.empty(columns, np.int32), np.empty(columns, np.int32), np.empty(columns)
+        b_mid, b_slope = np.empty(columns, F32), np.empty(columns, F32)
+        c_mid, c_slope = np.empty(columns, F32), np.empty(columns, F32)
+        from_slab, to_slab, middle = _row(
+            row, axes, signed_axis, shape, cone, pixel, du, dv, source, direction, pixel_depth, metric,
+            b_mid, b_slope, c_mid, c_slope, first, last, step_mm,
+        )  # fmt: skip
         at, total = np.empty(columns, np.int32), np.zeros((count, columns), F32)
         weight = np.empty((4, columns), F32)
         # One volume after the other: together, what a row of rays reads of them does not stay in the cache.
@@ -215,46 +177,50 @@ def _march_volumes(  # type: ignore[no-untyped-def]
             for s in range(from_slab, to_slab + 1):
                 base = (s if signed_axis > 0 else slabs - 1 - s) * stride_a
                 _corners(
-                    b_mid, c_mid, b_slope, c_slope, F32(s - middle), I32(s), first[row], last[row],
+                    b_mid, c_mid, b_slope, c_slope, F32(s - middle), I32(s), first, last,
                     top_b, top_c, stride_b, stride_c, at, weight[0], weight[1], weight[2], weight[3],
                 )  # fmt: skip
                 _add(volumes, m * voxels + base, stride_b, stride_c, at,
                      weight[0], weight[1], weight[2], weight[3], total[m])  # fmt: skip
         for m in range(count):
             for u in range(columns):
-                if first[row, u] <= last[row, u]:
-                    out[m, row, u] = total[m, u] * F32(step_mm[row, u])
+                if first[u] <= last[u]:
+                    out[m, row, u] = total[m, u] * F32(step_mm[u])
 
 
 @njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
 def _march_table(  # type: ignore[no-untyped-def]
-    stored, table, table_first, shape, signed_axis, b, c, db, dc, first, last, step_mm, out
+    stored, bits, table, table_first, signed_axis,
+    shape, axes, cone, pixel, du, dv, source, direction, pixel_depth, metric, out,
 ):  # fmt: skip
     count, rows, columns = out.shape
     slabs, stride_a, stride_b, stride_c, top_b, top_c = _frame(shape, signed_axis)
     entries = table.size // count
     begin, end = I32(table_first), I32(entries - 1)
     for row in prange(rows):
-        from_slab, to_slab = first[row].min(), last[row].max()
-        middle = (from_slab + to_slab) // 2
-        b_mid, b_slope = (b[row] + middle * db[row]).astype(F32), db[row].astype(F32)
-        c_mid, c_slope = (c[row] + middle * dc[row]).astype(F32), dc[row].astype(F32)
+        first, last, step_mm = np.empty(columns, np.int32), np.empty(columns, np.int32), np.empty(columns)
+        b_mid, b_slope = np.empty(columns, F32), np.empty(columns, F32)
+        c_mid, c_slope = np.empty(columns, F32), np.empty(columns, F32)
+        from_slab, to_slab, middle = _row(
+            row, axes, signed_axis, shape, cone, pixel, du, dv, source, direction, pixel_depth, metric,
+            b_mid, b_slope, c_mid, c_slope, first, last, step_mm,
+        )  # fmt: skip
         at, total = np.empty(columns, np.int32), np.zeros((count, columns), F32)
         weight, entry = np.empty((4, columns), F32), np.empty((4, columns), np.int32)
         for s in range(from_slab, to_slab + 1):
             base = (s if signed_axis > 0 else slabs - 1 - s) * stride_a
             _corners(
-                b_mid, c_mid, b_slope, c_slope, F32(s - middle), I32(s), first[row], last[row], top_b, top_c,
+                b_mid, c_mid, b_slope, c_slope, F32(s - middle), I32(s), first, last, top_b, top_c,
                 stride_b, stride_c, at, weight[0], weight[1], weight[2], weight[3],
             )  # fmt: skip
-            _entries(stored, base, 0, begin, end, at, entry[0])
-            _entries(stored, base, stride_c, begin, end, at, entry[1])
-            _entries(stored, base, stride_b, begin, end, at, entry[2])
-            _entries(stored, base, stride_b + stride_c, begin, end, at, entry[3])
+            _entries(stored, bits, base, 0, begin, end, at, entry[0])
+            _entries(stored, bits, base, stride_c, begin, end, at, entry[1])
+            _entries(stored, bits, base, stride_b, begin, end, at, entry[2])
+            _entries(stored, bits, base, stride_b + stride_c, begin, end, at, entry[3])
             for m in range(count):
                 _add_entries(table, m * entries, entry[0], entry[1], entry[2], entry[3],
                              weight[0], weight[1], weight[2], weight[3], total[m])  # fmt: skip
         for m in range(count):
             for u in range(columns):
-                if first[row, u] <= last[row, u]:
-                    out[m, row, u] = total[m, u] * F32(step_mm[row, u])
+                if first[u] <= last[u]:
+                    out[m, row, u] = total[m, u] * F32(step_mm[u])

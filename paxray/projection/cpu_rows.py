@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from paxray.projection.cpu_rays import set_up_row
+from paxray.projection.cpu_runs import FREE, NEVER, NO_ATOMS, NO_SLOT, clear, close, fold, tally
 from paxray.projection.cpu_slab import (
     BEYOND,
     OUTSIDE,
@@ -27,8 +29,7 @@ from paxray.projection.cpu_slab import (
     line_label,
     place,
 )
-from paxray.projection.lanes import differing, lowest_bit
-from paxray.projection.rays import POSITION_DECIMALS
+from paxray.projection.lanes import differing, gather, get, lowest, put
 from paxray.projection.tiles import ROWS_PER_BLOCK
 
 #: Pixels that go through a slab the same way.
@@ -37,128 +38,8 @@ CHUNK = 16
 WORD = 64
 #: Atoms whose runs are added up apart before they are folded into their classes.
 SLOTS = 256
-#: Samples this close (voxels) to the lattice's edge are not *inside*: positions are float32 in the march.
-EDGE = 1e-3
-NEVER = np.int32(2**31 - 1)
-_ROUND = 10.0**POSITION_DECIMALS
 
 F32, I32 = np.float32, np.int32
-
-
-@njit(cache=True, error_model="numpy")
-def _set_up_row(  # type: ignore[no-untyped-def]
-    row, axes, signed_axis, axis_b, axis_c, shape, cone, pixel, du, dv, source, direction, pixel_depth, metric,
-    b0, c0, db, dc, step_mm, depth0, s_first, s_last, meets_first, meets_last, inside_first, inside_last,
-):  # fmt: skip
-    """Write each ray of a row as b = b0 + s db, c = c0 + s dc, s = 0, 1, ... counting slabs in the ray's order.
-
-    Ranges of steps, both ends included: ``s`` between source and detector; ``meets`` what may touch the
-    lattice, with a slab more to either side; ``inside`` what surely has all four neighbours.
-    """
-    a = abs(signed_axis) - 1
-    n_a = shape[a]
-    forward = signed_axis > 0
-    way, at_pixel = np.empty(3), np.empty(3)
-    columns = step_mm.size
-    for u in range(columns):
-        for x in range(3):
-            at_pixel[x] = pixel[x] + u * du[x] + row * dv[x]
-            way[x] = at_pixel[x] - source[x] if cone else direction[x]
-        mine = axes[0, 0] if axes.size == 1 else axes[row, u]
-        if mine != signed_axis:
-            b0[u], c0[u], db[u], dc[u] = -10.0, -10.0, 0.0, 0.0
-            step_mm[u], depth0[u] = 0.0, 0.0
-            s_first[u], s_last[u] = 1, 0
-            meets_first[u], meets_last[u], inside_first[u], inside_last[u] = n_a, -1, n_a, -1
-            continue
-        length2 = 0.0
-        ahead = 0.0
-        for x in range(3):
-            for y in range(3):
-                length2 += way[x] * metric[x, y] * way[y]
-                ahead += direction[x] * metric[x, y] * (at_pixel[y] - pixel[y])
-        per_slab = abs(1.0 / way[a])
-        slab0 = 0 if forward else n_a - 1
-        t0 = (slab0 - at_pixel[a]) / way[a]
-        b0[u], db[u] = at_pixel[axis_b] + t0 * way[axis_b], per_slab * way[axis_b]
-        c0[u], dc[u] = at_pixel[axis_c] + t0 * way[axis_c], per_slab * way[axis_c]
-        b0[u], c0[u] = np.rint(b0[u] * _ROUND) / _ROUND, np.rint(c0[u] * _ROUND) / _ROUND
-        # A drift too small to reach the last rounded decimal over the whole march is none.
-        if abs(db[u]) * n_a * _ROUND < 0.5:
-            db[u] = 0.0
-        if abs(dc[u]) * n_a * _ROUND < 0.5:
-            dc[u] = 0.0
-        step_mm[u] = per_slab * np.sqrt(length2)
-        low, high = 0.0, n_a - 1.0
-        if cone:
-            # t0 counts from the pixel: the source is at -1. Keep source < sample <= pixel. A detector may
-            # lie in a plane of voxels, where the last bit must not decide either.
-            depth0[u] = (t0 + 1.0) * np.sqrt(length2)
-            low = max(low, np.floor((-1.0 - t0) / per_slab + 1.0 / _ROUND) + 1.0)
-            high = min(high, np.floor(-t0 / per_slab + 1.0 / _ROUND))
-        else:
-            depth0[u] = t0 * np.sqrt(length2) + pixel_depth + ahead
-        s_first[u], s_last[u] = int(max(low, -1.0)), int(max(high, -1.0))
-        in_low, in_high = low, high
-        for x in range(2):
-            at0, slope, edge = (b0[u], db[u], shape[axis_b]) if x == 0 else (c0[u], dc[u], shape[axis_c])
-            if abs(slope) < 1e-12:
-                if at0 <= -1.0 or at0 >= edge:
-                    high = -1.0
-                if at0 < 0.0 or at0 > edge - 1.0:
-                    in_high = -1.0
-            else:
-                s0, s1 = (-1.0 - at0) / slope, (edge - at0) / slope
-                low, high = max(low, min(s0, s1) - 1.0), min(high, max(s0, s1) + 1.0)
-                s0, s1 = (EDGE - at0) / slope, (edge - 1.0 - EDGE - at0) / slope
-                in_low = max(in_low, np.ceil(min(s0, s1)))
-                in_high = min(in_high, np.floor(max(s0, s1)))
-        if low <= high:
-            meets_first[u], meets_last[u] = max(int(low), 0), min(int(high), n_a - 1)
-        else:
-            meets_first[u], meets_last[u] = n_a, -1
-        if in_low <= in_high:
-            inside_first[u], inside_last[u] = int(in_low), int(in_high)
-        else:
-            inside_first[u], inside_last[u] = n_a, -1
-
-
-@njit(cache=True, error_model="numpy")
-def _fold(  # type: ignore[no-untyped-def]
-    used, atom_of, slot_of, low_of, high_of, start, members, met, met_low, met_high, ready, deep, shared,
-    run_steps, run_first, run_last, run_share, steps, first, last, share,
-):  # fmt: skip
-    """Add the atoms' runs to their classes, and leave their slots free and clear."""
-    for slot in range(used):
-        atom, low, high = atom_of[slot], low_of[slot], high_of[slot] + 1
-        slot_of[atom] = -1
-        for m in range(start[atom], start[atom + 1]):
-            ch = members[m]
-            met[ch] = 1
-            if ready[ch] == 0:
-                ready[ch] = 1
-                steps[ch, :] = 0
-                if deep:
-                    first[ch, :] = NEVER
-                    last[ch, :] = -1
-                if shared:
-                    share[ch, :] = F32(0)
-            met_low[ch], met_high[ch] = min(met_low[ch], low), max(met_high[ch], high)
-            for u in range(low, high):
-                steps[ch, u] += run_steps[slot, u]
-            if deep:
-                for u in range(low, high):
-                    first[ch, u] = min(first[ch, u], run_first[slot, u])
-                    last[ch, u] = max(last[ch, u], run_last[slot, u])
-            if shared:
-                for u in range(low, high):
-                    share[ch, u] += run_share[slot, u]
-        run_steps[slot, low:high] = 0
-        if deep:
-            run_first[slot, low:high] = NEVER
-            run_last[slot, low:high] = -1
-        if shared:
-            run_share[slot, low:high] = F32(0)
 
 
 @njit(cache=True, error_model="numpy")
@@ -186,76 +67,6 @@ def _parts(  # type: ignore[no-untyped-def]
         part_begin[count], part_end[count], part_sure[count] = chunk * CHUNK, (chunk + 1) * CHUNK, sure
         count, open_ = count + 1, True
     return count, until
-
-
-@njit(inline="always")
-def _close(  # type: ignore[no-untyped-def]
-    atom, u, begun, step, used, slots, atom_of, slot_of, low_of, high_of, slot_ready,
-    start, members, met, met_low, met_high, ready, deep, shared, run_steps, run_first, run_last, run_share,
-    steps, first, last, share, segment,
-):  # fmt: skip
-    """Credit a run that ended before `step` to its atom's slot; returns how many slots are in use."""
-    # What a sample beyond the outermost voxel's border still sees belongs to the background.
-    seen = max(atom, I32(0)) if shared else atom
-    if seen >= 0 and start[seen] < start[seen + 1]:
-        slot = slot_of[seen]
-        if slot < 0:
-            if used == slots:
-                _fold(used, atom_of, slot_of, low_of, high_of, start, members, met, met_low, met_high, ready,
-                      deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share)  # fmt: skip
-                used = 0
-            slot = used
-            slot_of[seen], atom_of[slot] = slot, seen
-            low_of[slot], high_of[slot] = u, u
-            used += 1
-            if slot_ready[slot] == 0:
-                slot_ready[slot] = 1
-                run_steps[slot, :] = 0
-                if deep:
-                    run_first[slot, :] = NEVER
-                    run_last[slot, :] = -1
-                if shared:
-                    run_share[slot, :] = F32(0)
-        low_of[slot], high_of[slot] = min(low_of[slot], u), max(high_of[slot], u)
-        if atom >= 0:
-            run_steps[slot, u] += step - begun
-            if deep:
-                run_first[slot, u] = min(run_first[slot, u], begun)
-                run_last[slot, u] = step - 1
-        if shared:
-            run_share[slot, u] += segment[u]
-    return used
-
-
-@njit(cache=True, error_model="numpy")
-def _count(row, ch, low, high, steps, first, last, step_mm, depth0, counts, sums):  # type: ignore[no-untyped-def]
-    """Take a class's pixels in one row into the facts of a block of rows."""
-    pixels, left, right, column_sum, longest = 0, high, -1, 0, 0.0
-    length_sum, entry_sum, exit_sum = 0.0, 0.0, 0.0
-    for u in range(low, high):
-        if steps[u] == 0:
-            continue
-        length = steps[u] * step_mm[u]
-        pixels += 1
-        left, right = min(left, u), u
-        column_sum += u
-        length_sum += length
-        longest = max(longest, length)
-        entry_sum += depth0[u] + (first[u] - 0.5) * step_mm[u]
-        exit_sum += depth0[u] + (last[u] + 0.5) * step_mm[u]
-    if pixels == 0:
-        return
-    if counts[ch, 0] == 0:
-        counts[ch, 1], counts[ch, 2], counts[ch, 3], counts[ch, 4] = left, right, row, row
-    counts[ch, 0] += pixels
-    counts[ch, 1], counts[ch, 2] = min(counts[ch, 1], left), max(counts[ch, 2], right)
-    counts[ch, 3], counts[ch, 4] = min(counts[ch, 3], row), max(counts[ch, 4], row)
-    counts[ch, 5] += column_sum
-    counts[ch, 6] += row * pixels
-    sums[ch, 0] += length_sum
-    sums[ch, 1] = max(sums[ch, 1], longest)
-    sums[ch, 2] += entry_sum
-    sums[ch, 3] += exit_sum
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
@@ -287,7 +98,7 @@ def march_rows(  # type: ignore[no-untyped-def]
     for block in prange(blocks):
         b0, c0 = np.empty(columns), np.empty(columns)
         db, dc = np.empty(columns), np.empty(columns)
-        step_mm, depth0 = np.empty(columns), np.empty(columns)
+        step_mm, depth0 = np.zeros(width), np.zeros(width)
         # Beyond the last column are rays that meet nothing.
         b_mid, b_slope = np.full(width, F32(-10)), np.zeros(width, F32)
         c_mid, c_slope = np.full(width, F32(-10)), np.zeros(width, F32)
@@ -304,26 +115,31 @@ def march_rows(  # type: ignore[no-untyped-def]
         longest = max(shape[0], max(shape[1], shape[2]))
         line, atom_line = np.empty(longest * TILE, F32), np.empty(longest * TILE, np.int32)
         tile_fc = np.empty(TILE, F32)
-        slot_of = np.full(len(start) - 1, np.int32(-1))
+        slot_of = np.full(len(start) - 1 + NO_ATOMS, NO_SLOT)
+        for atom in range(len(start) - 1):
+            if start[atom] < start[atom + 1]:
+                slot_of[atom + NO_ATOMS] = FREE
         atom_of = np.empty(slots, np.int32)
-        run_steps = np.empty((slots, width), np.int32)
-        run_first = np.empty((slots if deep else 0, width), np.int32)
-        run_last = np.empty((slots if deep else 0, width), np.int32)
-        run_share = np.empty((slots if shared else 0, width), F32)
+        run_steps = np.empty(slots * width, np.int32)
+        run_first = np.empty(slots * width if deep else 0, np.int32)
+        run_last = np.empty(slots * width if deep else 0, np.int32)
+        run_share = np.empty(slots * width if shared else 0, F32)
         # Columns between which a slot or a class has steps; beyond them its buffers are clear, once they are ready.
         low_of, high_of = np.empty(slots, np.int32), np.empty(slots, np.int32)
         met_low, met_high = np.full(n_channels, NEVER), np.zeros(n_channels, np.int32)
         slot_ready, ready = np.zeros(slots, np.uint8), np.zeros(n_channels, np.uint8)
-        met = np.zeros(n_channels, np.uint8)
-        steps = np.empty((n_channels, width), np.int32)
-        first = np.empty((n_channels if deep else 0, width), np.int32)
-        last = np.empty((n_channels if deep else 0, width), np.int32)
-        share = np.empty((n_channels if shared else 0, width), F32)
-        row_bits = np.zeros((bits.shape[2], width), np.uint64)
+        steps = np.empty(n_channels * width, np.int32)
+        first = np.empty(n_channels * width if deep else 0, np.int32)
+        last = np.empty(n_channels * width if deep else 0, np.int32)
+        share = np.empty(n_channels * width if shared else 0, F32)
+        row_bits = np.zeros(bits.shape[2] * width, np.uint64)
+
+        # Chosen once: numba counts references to an array each time it is given a name, and threads wait for that.
+        keep, out = (zero, value) if shared else (one, total)
 
         for row in range(block * ROWS_PER_BLOCK, min(rows, (block + 1) * ROWS_PER_BLOCK)):
             axis_b, axis_c = 1 if a == 0 else 0, 1 if a == 2 else 2
-            _set_up_row(
+            set_up_row(
                 row, axes, signed_axis, axis_b, axis_c, shape, cone, pixel, du, dv, source, direction, pixel_depth,
                 metric, b0, c0, db, dc, step_mm, depth0,
                 s_first, s_last, meets_first, meets_last, inside_first, inside_last,
@@ -381,7 +197,6 @@ def march_rows(  # type: ignore[no-untyped-def]
                 n = s if forward else n_a - 1 - s
                 base = n * stride_a
                 ds, step = F32(s - middle), np.int32(s)
-                keep, out = (zero, value) if shared else (one, total)
                 if s > until:
                     parts, until = _parts(
                         s, chunk_first, chunk_last, surely_first, surely_last, part_begin, part_end, part_sure
@@ -392,23 +207,16 @@ def march_rows(  # type: ignore[no-untyped-def]
                         at_line = (n % TILE) * n_b if tiled else np.int64(0)
                         if tiled and n // TILE != have_line:
                             have_line = n // TILE
-                            fill_tile(mu, ids, n, forward, n_a, middle, stride_b, stride_c, n_b, top_c, c_mid, c_slope,
+                            fill_tile(mu, ids, words, packed, n, forward, n_a, middle, stride_b, stride_c, n_b, top_c,
+                                      c_mid, c_slope,
                                        line_low, line_high, imaged, labelled, tile_fc, line, atom_line)  # fmt: skip
                         elif not tiled and n != have_line:
                             have_line = n
                             low_c, fc = place(c_mid, c_slope, ds, 0, top_c)
                             first_voxel = base + np.int64(low_c) * stride_c
                             if imaged:
-                                blend_line(
-                                    mu,
-                                    first_voxel,
-                                    stride_b,
-                                    np.int64(stride_c),
-                                    line_low,
-                                    line_high,
-                                    fc,
-                                    line,
-                                )
+                                blend_line(mu, first_voxel, stride_b, np.int64(stride_c),
+                                           line_low, line_high, fc, line)  # fmt: skip
                             if labelled:
                                 first_voxel += stride_c if fc >= F32(0.5) else 0
                                 copy_atoms(
@@ -423,20 +231,20 @@ def march_rows(  # type: ignore[no-untyped-def]
                             line_label(atom_line, at_line, top_b, b_mid, b_slope, ds, begin, end, near)
                     elif sure:
                         if imaged and labelled:
-                            inside_both(mu, words, packed, base, stride_b, stride_c, top_b, top_c,
+                            inside_both(mu, ids, words, packed, base, stride_b, stride_c, top_b, top_c,
                                          b_mid, b_slope, c_mid, c_slope, ds, begin, end, keep, out, near)  # fmt: skip
                         elif imaged:
                             inside_image(mu, base, stride_b, stride_c, top_b, top_c,
                                           b_mid, b_slope, c_mid, c_slope, ds, begin, end, keep, out)  # fmt: skip
                         else:
-                            inside_label(words, packed, base, stride_b, stride_c, top_b, top_c,
+                            inside_label(ids, words, packed, base, stride_b, stride_c, top_b, top_c,
                                           b_mid, b_slope, c_mid, c_slope, ds, begin, end, near)  # fmt: skip
                     else:
                         if imaged:
                             edge_image(mu, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope, c_mid, c_slope,
                                         ds, step, s_first, s_last, begin, end, keep, out)  # fmt: skip
                         if labelled:
-                            edge_label(words, packed, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope,
+                            edge_label(ids, words, packed, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope,
                                         c_mid, c_slope, ds, step, s_first, s_last, begin, end, near)  # fmt: skip
                     if shared:
                         for u in range(begin, end):
@@ -448,12 +256,12 @@ def march_rows(  # type: ignore[no-untyped-def]
                 for at_word in range(0, width, WORD):
                     changed = differing(near, current, at_word)
                     while changed:
-                        u = at_word + lowest_bit(changed)
+                        u = at_word + lowest(changed)
                         changed &= changed - np.uint64(1)
                         new, old = near[u], current[u]
-                        used = _close(
-                            old, u, run_start[u], step, used, slots, atom_of, slot_of, low_of, high_of, slot_ready,
-                            start, members, met, met_low, met_high, ready, deep, shared,
+                        used = close(
+                            old, u, run_start[u], step, used, slots, width, atom_of, slot_of, low_of, high_of,
+                            slot_ready, start, members, met_low, met_high, ready, deep, shared,
                             run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
                         )  # fmt: skip
                         if shared:
@@ -473,9 +281,9 @@ def march_rows(  # type: ignore[no-untyped-def]
                         old = current[u]
                         if s_first[u] > s_last[u]:
                             continue
-                        used = _close(
-                            old, u, run_start[u], step, used, slots, atom_of, slot_of, low_of, high_of, slot_ready,
-                            start, members, met, met_low, met_high, ready, deep, shared,
+                        used = close(
+                            old, u, run_start[u], step, used, slots, width, atom_of, slot_of, low_of, high_of,
+                            slot_ready, start, members, met_low, met_high, ready, deep, shared,
                             run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
                         )  # fmt: skip
                         # The march ended in the body: at the array's end, unless the detector ended it before.
@@ -483,7 +291,7 @@ def march_rows(  # type: ignore[no-untyped-def]
                             incomplete[row, u] = True
                         if shared:
                             total[u] += segment[u]
-                _fold(used, atom_of, slot_of, low_of, high_of, start, members, met, met_low, met_high, ready,
+                fold(used, width, atom_of, slot_of, low_of, high_of, start, members, met_low, met_high, ready,
                       deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share)  # fmt: skip
             if want_image:
                 for u in range(columns):
@@ -491,38 +299,48 @@ def march_rows(  # type: ignore[no-untyped-def]
                         image[row, u] = total[u] * F32(step_mm[u])
 
             for ch in range(n_channels):
-                if met[ch] == 0:
+                low, high, at = met_low[ch], met_high[ch], ch * width
+                if high == 0:
                     continue
-                low, high = met_low[ch], met_high[ch]
-                met[ch], met_low[ch], met_high[ch] = 0, NEVER, 0
+                met_low[ch], met_high[ch] = NEVER, 0
                 if want_bits:
-                    word, bit = ch // 64, np.uint64(ch % 64)
+                    bit = np.uint64(ch % 64)
+                    of_word = (ch // 64) * width
                     for u in range(low, high):
-                        row_bits[word, u] |= np.uint64(steps[ch, u] > 0) << bit
+                        held = get(row_bits, of_word + u)
+                        put(row_bits, of_word + u, held | (np.uint64(gather(steps, at, u) > 0) << bit))
                 # A wide fan's other passes have written the rays that are not this one's.
                 if want_path:
-                    for u in range(low, high):
-                        if steps[ch, u] > 0:
-                            path[ch, row, u] = F32(steps[ch, u] * step_mm[u])
+                    for u in range(low, min(high, columns)):
+                        if steps[at + u] > 0:
+                            path[ch, row, u] = F32(steps[at + u] * step_mm[u])
                 if shared:
-                    for u in range(low, high):
+                    for u in range(low, min(high, columns)):
                         if s_first[u] <= s_last[u]:
-                            share_out[ch, row, u] = share[ch, u] * F32(step_mm[u])
-                    share[ch, low:high] = zero
+                            share_out[ch, row, u] = share[at + u] * F32(step_mm[u])
                 if want_depth:
-                    for u in range(low, high):
-                        if steps[ch, u] > 0:
-                            entry[ch, row, u] = F32(depth0[u] + (first[ch, u] - 0.5) * step_mm[u])
-                            exit_[ch, row, u] = F32(depth0[u] + (last[ch, u] + 0.5) * step_mm[u])
+                    for u in range(low, min(high, columns)):
+                        if steps[at + u] > 0:
+                            entry[ch, row, u] = F32(depth0[u] + (first[at + u] - 0.5) * step_mm[u])
+                            exit_[ch, row, u] = F32(depth0[u] + (last[at + u] + 0.5) * step_mm[u])
                 if want_facts:
-                    _count(row, ch, low, high, steps[ch], first[ch], last[ch], step_mm, depth0,
-                           counts[block], sums[block])  # fmt: skip
-                steps[ch, low:high] = 0
-                if deep:
-                    first[ch, low:high] = NEVER
-                    last[ch, low:high] = -1
+                    tally(
+                        row,
+                        ch,
+                        at,
+                        low,
+                        high,
+                        steps,
+                        first,
+                        last,
+                        step_mm,
+                        depth0,
+                        counts[block],
+                        sums[block],
+                    )
+                clear(at + low, at + high, deep, shared, steps, first, last, share)
             if want_bits:
-                for word in range(row_bits.shape[0]):
+                for word in range(bits.shape[2]):
                     for u in range(columns):
-                        bits[row, u, word] |= row_bits[word, u]
-                        row_bits[word, u] = 0
+                        bits[row, u, word] |= row_bits[word * width + u]
+                row_bits[:] = 0

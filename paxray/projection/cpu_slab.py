@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from paxray.projection.lanes import gather, get, lay, put, take
+from paxray.projection.lanes import gather, get, lay, pair, put, take
 
 #: Instead of an atom: outside the array; or not on the ray, before its source or behind its detector.
 OUTSIDE, BEYOND = np.int32(-1), np.int32(-2)
@@ -45,12 +45,13 @@ def blend(mu, base, at, fb, fc, stride_b, stride_c):  # type: ignore[no-untyped-
 
 
 @njit(inline="always")
-def atom(words, packed, first_word, at):  # type: ignore[no-untyped-def]
-    """The atom at an offset: one of the two in a word, or all of it."""
+def atom(ids, words, packed, base, at):  # type: ignore[no-untyped-def]
+    """The atom at an offset, out of `ids` of 16 bits if `packed`, else out of `words` of 32."""
     if packed:
-        word = gather(words, first_word, I32(at >> 1))
-        return I32((word >> np.uint32((at & 1) << 4)) & np.uint32(0xFFFF))
-    return I32(gather(words, first_word, at))
+        # No processor gathers 16 bits: with the one before it, but for the first of all, an atom is 32.
+        low = max(I32(at - 1), I32(-1) if base > 0 else I32(0))
+        return I32((pair(ids, base, low) >> (np.uint32(at - low) << np.uint32(4))) & np.uint32(0xFFFF))
+    return I32(gather(words, base, at))
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -65,32 +66,28 @@ def inside_image(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
 def inside_label(  # type: ignore[no-untyped-def]
-    words, packed, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope, ds, begin, end, near
+    ids, words, packed, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope, ds, begin, end, near
 ):  # fmt: skip
     """Nearest atom of pixels that are well inside."""
     half, zero = F32(0.5), I32(0)
-    odd = I32(base & 1) if packed else zero
-    first_word = base >> 1 if packed else base
     for u in range(begin, end):
         at, fb, fc = _corner(b_mid, b_slope, c_mid, c_slope, ds, u, top_b, top_c, stride_b, stride_c)
-        nearest = I32(at + (stride_b if fb >= half else zero) + (stride_c if fc >= half else zero) + odd)
-        put(near, u, atom(words, packed, first_word, nearest))
+        nearest = I32(at + (stride_b if fb >= half else zero) + (stride_c if fc >= half else zero))
+        put(near, u, atom(ids, words, packed, base, nearest))
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
 def inside_both(  # type: ignore[no-untyped-def]
-    mu, words, packed, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope,
+    mu, ids, words, packed, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope,
     ds, begin, end, keep, out, near,
 ):  # fmt: skip
     """Both at once."""
     half, zero = F32(0.5), I32(0)
-    odd = I32(base & 1) if packed else zero
-    first_word = base >> 1 if packed else base
     for u in range(begin, end):
         at, fb, fc = _corner(b_mid, b_slope, c_mid, c_slope, ds, u, top_b, top_c, stride_b, stride_c)
         put(out, u, keep * get(out, u) + blend(mu, base, at, fb, fc, stride_b, stride_c))
-        nearest = I32(at + (stride_b if fb >= half else zero) + (stride_c if fc >= half else zero) + odd)
-        put(near, u, atom(words, packed, first_word, nearest))
+        nearest = I32(at + (stride_b if fb >= half else zero) + (stride_c if fc >= half else zero))
+        put(near, u, atom(ids, words, packed, base, nearest))
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -110,14 +107,15 @@ def blend_line(mu, first, stride_b, stride_c, low, high, fc, line):  # type: ign
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
 def copy_atoms(ids, words, packed, first, stride_b, low, high, atom_line):  # type: ignore[no-untyped-def]
     """Copy the line of atoms nearest to a row of samples."""
-    if stride_b == 1:
+    if stride_b == 1 and packed:
         for b in range(low, high + 1):
             lay(atom_line, b, I32(gather(ids, first, b)))
-    else:
-        odd = I32(first & 1) if packed else I32(0)
-        first_word = first >> 1 if packed else first
+    elif stride_b == 1:
         for b in range(low, high + 1):
-            lay(atom_line, b, atom(words, packed, first_word, I32(I32(b) * stride_b + odd)))
+            lay(atom_line, b, I32(gather(words, first, b)))
+    else:
+        for b in range(low, high + 1):
+            lay(atom_line, b, atom(ids, words, packed, first, I32(I32(b) * stride_b)))
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -150,8 +148,8 @@ def _copy_atom_tile(ids, first, stride_b, n_b, low, high, t0, t1, atom_line):  #
 
 @njit(cache=True, error_model="numpy")
 def fill_tile(  # type: ignore[no-untyped-def]
-    mu, ids, n, forward, n_a, middle, stride_b, stride_c, n_b, top_c, c_mid, c_slope, low, high, imaged, labelled,
-    fc, line, atom_line,
+    mu, ids, words, packed, n, forward, n_a, middle, stride_b, stride_c, n_b, top_c,
+    c_mid, c_slope, low, high, imaged, labelled, fc, line, atom_line,
 ):  # fmt: skip
     """Lines of the `TILE` slabs around slab `n` of the array, ``line[(slab % TILE) * n_b + b]``.
 
@@ -180,9 +178,11 @@ def fill_tile(  # type: ignore[no-untyped-def]
             t1 = t0 + 1
             while t1 < count and near_c[t1] == near_c[t0]:
                 t1 += 1
-            _copy_atom_tile(
-                ids, slab0 + np.int64(near_c[t0]) * stride_c, stride_b, n_b, low, high, t0, t1, atom_line
-            )
+            first = slab0 + np.int64(near_c[t0]) * stride_c
+            if packed:
+                _copy_atom_tile(ids, first, stride_b, n_b, low, high, t0, t1, atom_line)
+            else:
+                _copy_atom_tile(words, first, stride_b, n_b, low, high, t0, t1, atom_line)
             t0 = t1
 
 
@@ -251,14 +251,12 @@ def edge_image(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
 def edge_label(  # type: ignore[no-untyped-def]
-    words, packed, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope, c_mid, c_slope,
+    ids, words, packed, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope, c_mid, c_slope,
     ds, step, s_first, s_last, begin, end, near,
 ):  # fmt: skip
     """Nearest atom of pixels wherever they are; or `OUTSIDE` or `BEYOND`."""
     one, zero, half = F32(1), F32(0), F32(0.5)
     edge_b, edge_c = F32(n_b), F32(n_c)
-    odd = I32(base & 1) if packed else I32(0)
-    first_word = base >> 1 if packed else base
     for u in range(begin, end):
         bb = get(b_mid, u) + ds * get(b_slope, u)
         cc = get(c_mid, u) + ds * get(c_slope, u)
@@ -270,5 +268,5 @@ def edge_label(  # type: ignore[no-untyped-def]
         between = (get(s_first, u) <= step) & (step <= get(s_last, u))
         in_b = min(max(bb, zero), edge_b - one)
         in_c = min(max(cc, zero), edge_c - one)
-        found = atom(words, packed, first_word, I32(I32(in_b) * stride_b + I32(in_c) * stride_c + odd))
+        found = atom(ids, words, packed, base, I32(I32(in_b) * stride_b + I32(in_c) * stride_c))
         put(near, u, (found if inside else OUTSIDE) if between else BEYOND)

@@ -42,6 +42,20 @@ def gather(typingctx, array, base, offset):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def pair(typingctx, array, base, offset):  # type: ignore[no-untyped-def]
+    """``array[base + offset]`` of 16 bits and the next as one word of 32, lower half first; else as `gather`."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        data = _data(context, builder, signature.args[0], args[0])
+        place = builder.gep(builder.gep(data, [args[1]]), [args[2]])
+        value = builder.load(builder.bitcast(place, ir.IntType(32).as_pointer()), align=2)
+        value.set_metadata("alias.scope", _scopes(builder.module, "volume"))
+        return value
+
+    return types.uint32(array, base, offset), codegen
+
+
+@intrinsic
 def get(typingctx, buffer, index):  # type: ignore[no-untyped-def]
     """``buffer[index]`` of a row buffer."""
 
@@ -116,16 +130,6 @@ def differing(typingctx, one, other, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def lowest_bit(typingctx, word):  # type: ignore[no-untyped-def]
-    """Number of the lowest set bit of a 64-bit word that is not zero."""
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(word), codegen
-
-
-@intrinsic
 def unlike(typingctx, array, at, back):  # type: ignore[no-untyped-def]
     """Bit n of 32: whether ``array[at + n]`` differs from ``array[at + n - back]``, both in a flat array."""
 
@@ -145,21 +149,36 @@ def unlike(typingctx, array, at, back):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def lowest(typingctx, bits):  # type: ignore[no-untyped-def]
-    """Number of the lowest set bit of a 32-bit word; 32 where none is set."""
+def larger(typingctx, one, other):  # type: ignore[no-untyped-def]
+    """The larger of two numbers that are no NaN, in a form that loops over it are turned into vector code."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        found = builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
-        return builder.zext(found, ir.IntType(64))
+        flags = ("nnan", "nsz")
+        return builder.select(builder.fcmp_ordered(">", *args, flags=flags), *args, flags=flags)
 
-    return types.int64(types.uint32), codegen
+    return types.float64(types.float64, types.float64), codegen
+
+
+@intrinsic
+def lowest(typingctx, bits):  # type: ignore[no-untyped-def]
+    """Number of the lowest set bit of a word; the word's width where none is set."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return _widened(builder, builder.cttz(args[0], ir.Constant(ir.IntType(1), 0)))
+
+    return types.int64(bits), codegen
 
 
 @intrinsic
 def ones(typingctx, bits):  # type: ignore[no-untyped-def]
-    """How many bits of a 32-bit word are set."""
+    """How many bits of a word are set."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.zext(builder.ctpop(args[0]), ir.IntType(64))
+        return _widened(builder, builder.ctpop(args[0]))
 
-    return types.int64(types.uint32), codegen
+    return types.int64(bits), codegen
+
+
+def _widened(builder: Any, number: Any) -> Any:
+    word = ir.IntType(64)
+    return number if number.type == word else builder.zext(number, word)

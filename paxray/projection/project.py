@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Device", "Method", "Projection", "project", "project_many", "project_tiles", "resolve_device"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Projection:
     """What one traversal of a view's rays yields; None where it was not asked for.
 
@@ -74,6 +74,19 @@ class Projection:
     materials: NDArray[np.floating] | None = None
     material_names: tuple[str, ...] = ()
     first_row: int = 0
+
+    def __repr__(self) -> str:
+        """What there is, without the numbers."""
+        held = [
+            f.name for f in fields(self)
+            if f.name not in ("view", "names", "backend", "material_names", "first_row")
+            and getattr(self, f.name) is not None
+        ]  # fmt: skip
+        rows, columns = self.view.size
+        return (
+            f"Projection('{self.view.name}', {rows} x {columns}, {len(self.names)} channels, {self.backend}: "
+            f"{', '.join(held)})"
+        )
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -176,9 +189,11 @@ def project(
     Raises
     ------
     CaseError
-        ``mask_mismatch`` where labels or materials and attenuation are not on one grid.
+        ``mask_mismatch`` where labels or materials and attenuation are not on one grid; ``bad_attenuation`` where
+        image or share meet a voxel that is NaN or infinite (not told where maps stay on a GPU).
     ConfigError
-        For an unknown output or class, or options that contradict each other.
+        For an unknown output or class, or options that contradict each other; ``other_volume`` where `resident` was
+        made of other voxels.
     ResourceError
         Where CUDA is asked for and there is none.
     """

@@ -160,6 +160,15 @@ class Scene:
         return reduce_maps(maps, self.supersample, self.channels.count, self.want)
 
     def _march(self, rays: IndexRays, axes: NDArray[np.int8], want: Want) -> Maps:
+        """Call the backend, and refuse what has met attenuation that is no number."""
+        maps = self._follow(rays, axes, want)
+        # Told from the picture, which no such voxel that a ray meets leaves finite, without a pass over the volume.
+        seen = maps.image if maps.image is not None else maps.share
+        if isinstance(seen, np.ndarray) and not np.isfinite(seen.sum(dtype=np.float64)):
+            _refuse_no_numbers(self.field, seen)
+        return maps
+
+    def _follow(self, rays: IndexRays, axes: NDArray[np.int8], want: Want) -> Maps:
         """Call the backend."""
         if self.method == "exact":
             return _exact(self.field, self._atoms_everywhere(), self.channels, rays, want, self.threads)
@@ -208,6 +217,24 @@ class Scene:
     def _atoms_everywhere(self) -> NDArray[np.unsignedinteger]:
         """Background where there are no labels."""
         return self.atoms if self.atoms.shape == self.grid.shape else np.zeros(self.grid.shape, np.uint16)
+
+
+def _refuse_no_numbers(field: NDArray[np.floating], picture: NDArray[np.floating]) -> None:
+    """Say which voxels are no numbers; where the volume lies on a GPU only, which pixels met them."""
+    bad = np.argwhere(~np.isfinite(field))
+    what = "voxel (k, j, i)" if len(bad) else "pixel (row, column)"
+    if not len(bad):
+        bad = np.argwhere(~np.isfinite(picture))[:, -2:]
+    if not len(bad):  # a sum beyond float64 of numbers that are finite
+        return
+    raise CaseError(
+        "attenuation holds values that are not finite",
+        where="mu",
+        expected="a number of every voxel",
+        found=f"NaN or infinity at {len(bad)} places, the first at {what} {tuple(bad[0].tolist())}",
+        do="replace them, e.g. numpy.nan_to_num(mu, nan=0, posinf=0, neginf=0)",
+        code="bad_attenuation",
+    )
 
 
 def _need_view(view: Any) -> None:
@@ -292,6 +319,7 @@ def prepare(
                 expected=f"device auto or cuda, no backend, method joseph, shape {mu.shape}",
                 found=f"device {device}, backend '{backend}', method {method}, shape {resident.shape}",
             )
+        resident.check(mu.array, None if labels is None else labels.atoms)
     elif backend != "reference" and method != "exact" and _use_cuda(device, kind):
         from paxray.projection.cuda.resident import Resident
 

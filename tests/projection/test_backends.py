@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tracemalloc
 from typing import Any
 
@@ -18,10 +19,13 @@ from paxray.errors import CaseError, ConfigError, ResourceError
 from paxray.io.volume import Grid, Volume
 from paxray.projection import exact
 from paxray.projection.cpu_rows import SLOTS
+from paxray.projection.pages import sparse_zeros
 from paxray.projection.pose import Pose, Setup, place
 from paxray.projection.project import project, resolve_device
-from paxray.projection.rays import stepping_axes
+from paxray.projection.rays import IndexRays, stepping_axes
+from paxray.projection.scene import prepare
 from paxray.projection.view import View
+from paxray.projection.want import Want
 
 ALL = ("image", "presence", "path", "depth", "share", "incomplete", "facts")
 SHAPE = (18, 15, 21)
@@ -193,17 +197,64 @@ def test_more_atoms_in_a_row_than_are_held(place_of: str, dtype: type[np.unsigne
     assert held.min() > (SLOTS if place_of != "source inside" else 0)
 
 
-def test_a_voxel_that_is_no_number_spoils_its_own_rays_alone() -> None:
+@pytest.mark.parametrize("want", [["image"], ["image", "share"]])
+def test_a_voxel_that_is_no_number_spoils_its_own_rays_alone(want: list[str]) -> None:
+    """In both marches, so that the picture tells of it; `project` then refuses the volume."""
     mu, labels = random_scene(9, SHAPE, affine_of((1.1, 1.3, 1.6), SHAPE))
     mu.array[8, 7, 9] = np.nan
     view = place(Pose.named("lao"), Setup(size=(40, 40)), mu.grid.corners_mm)
-    plain = project(mu, labels, view, ["image"], backend="reference").image
+    rays, axes = IndexRays.of(view, mu.grid), stepping_axes(view, mu.grid)
+    plain, found = (
+        prepare(mu, labels, want, **options)._follow(rays, axes, Want.of(want)).image  # type: ignore[arg-type]
+        for options in ({"backend": "reference"}, {"device": "cpu"})
+    )
     assert plain is not None
+    assert found is not None
     assert 0 < np.isnan(plain).mean() < 0.1
-    for want in (["image"], ["image", "share"]):
-        found = project(mu, labels, view, want, device="cpu").image
-        assert found is not None
-        np.testing.assert_array_equal(np.isnan(found), np.isnan(plain))
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(plain))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("beam", "want", "options"),
+    [
+        ("cone", ["image"], {"device": "cpu"}),
+        ("cone", ["share"], {"device": "cpu"}),
+        ("cone", ["image"], {"device": "cpu", "supersample": 2}),
+        ("parallel", ["image", "presence"], {"device": "cpu"}),
+        ("cone", ["image"], {"backend": "reference"}),
+        ("cone", ["image"], {"method": "exact"}),
+    ],
+)
+def test_attenuation_that_is_no_number_is_refused(
+    beam: Any, want: list[str], options: dict[str, Any], value: float
+) -> None:
+    """With the voxel that it is."""
+    mu, labels = random_scene(9, SHAPE, affine_of((1.1, 1.3, 1.6), SHAPE))
+    mu.array[8, 7, 9] = value
+    view = place(Pose.named("pa"), Setup(beam=beam, size=(40, 40)), mu.grid.corners_mm)
+    with pytest.raises(CaseError, match=r"at 1 places, the first at voxel \(k, j, i\) \(8, 7, 9\)") as error:
+        project(mu, labels, view, want, **options)
+    assert error.value.code == "bad_attenuation"
+
+
+def test_a_projection_prints_in_one_line() -> None:
+    mu, labels = random_scene(9, SHAPE, affine_of((1.1, 1.3, 1.6), SHAPE))
+    view = place(Pose.named("pa"), Setup(size=(16, 20)), mu.grid.corners_mm)
+    found = project(mu, labels, view, ["image", "presence", "facts"], device="cpu")
+    assert repr(found) == "Projection('pa', 16 x 20, 5 channels, cpu: image, presence, facts)"
+
+
+def test_maps_of_classes_take_the_memory_of_what_is_written() -> None:
+    """As zeros do, and those of a size that numpy would give huge pages."""
+    for shape in ((3, 5, 7), (90, 128, 128)):
+        maps = sparse_zeros(shape, np.float32)
+        assert maps.shape == shape
+        assert maps.dtype == np.float32
+        assert not maps.any()
+        maps[1] = 2
+        assert maps.sum() == 2 * maps[1].size
+        assert pickle.loads(pickle.dumps(maps)).sum() == maps.sum()
 
 
 def test_the_exact_method_keeps_to_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -363,6 +363,19 @@ def test_volume_is_sent_once(builds: Builds) -> None:
     assert (engine.adopted, engine.turns) == (4, 2)
 
 
+def test_another_volumes_resident_is_refused(engine: HostEngine) -> None:
+    """Told from voxels, not from the object: a copy passes, another patient's scan of that shape does not."""
+    (mu, labels), (other_mu, other_labels) = scene(1), scene(2)
+    view, resident = view_of(mu), resident_of(mu, labels, engine)
+    copy = Volume(mu.array.copy(), mu.affine)
+    project(copy, labels, view, ["image", "presence"], resident=resident)
+    project(mu, None, view, ["image"], resident=resident)
+    for a, b, what in ((other_mu, labels, "attenuation"), (mu, other_labels, "labels")):
+        with pytest.raises(ConfigError, match=f"the {what} given are not those") as error:
+            project(a, b, view, ["image", "presence"], resident=resident)
+        assert error.value.code == "other_volume"
+
+
 class OnDevice:
     """An array that only DLPack can read."""
 

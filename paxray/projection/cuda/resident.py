@@ -90,6 +90,7 @@ class Resident:
                 found=f"shape {self.shape}",
                 do="crop the CT, or resample it to larger voxels",
             )
+        self._samples = _sample(mu), _sample(atoms)
         self.engine = current_engine() if engine is None else engine
         self.storage = storage
         self.labelled = tuple(atoms.shape) == self.shape
@@ -108,6 +109,30 @@ class Resident:
         self._mark = self.engine.arrived()
         self._unit: float | None = None
         self._orders: dict[bool, Order] = {}
+
+    def check(self, mu: Any, atoms: Any | None) -> None:
+        """Raise `ConfigError` (``other_volume``) where these are not the arrays that were sent.
+
+        Told from some thousands of voxels spread evenly, so that a copy passes and no pass over all voxels is made;
+        atoms are not looked at where either side has none.
+        """
+        given = [("attenuation", mu, self._samples[0])]
+        if atoms is not None and self.labelled:
+            given.append(("labels", atoms, self._samples[1]))
+        for what, array, sent in given:
+            given_now = _sample(array)
+            if sent is None or given_now is None:
+                continue
+            found, expected = _numbers(given_now), _numbers(sent)
+            if found.shape != expected.shape or not np.array_equal(found, expected, equal_nan=True):
+                raise ConfigError(
+                    f"the {what} given are not those that stay on the GPU",
+                    where="resident",
+                    expected="the volume and labels that `hold` was given",
+                    found="other voxels",
+                    do="hold(mu, labels) anew, or leave out resident",
+                    code="other_volume",
+                )
 
     @property
     def mu_bits(self) -> int:
@@ -192,6 +217,22 @@ def hold(
     """Send a volume and what belongs to it to torch's current CUDA device, for `paxray.project(..., resident=...)`."""
     atoms = np.zeros((1, 1, 1), np.uint16) if labels is None else labels.atoms
     return Resident(mu.array, atoms, storage, materials=materials)
+
+
+def _sample(array: Any) -> Any:
+    """A copy of up to 32 voxels along each axis, where the array lies; None of one that only DLPack can read."""
+    if not hasattr(array, "__getitem__"):
+        return None
+    few = array[tuple(slice(None, None, -(-int(n) // 32)) for n in array.shape)]
+    return few.copy() if _on_host(few) else few.clone()
+
+
+def _numbers(sample: Any) -> Any:
+    """A sample as float32 on the host; whether whole numbers have a sign does not matter."""
+    found = sample if _on_host(sample) else sample.detach().cpu().numpy()
+    if found.dtype.kind == "f":
+        return found.astype(np.float32)
+    return found.view(f"u{found.dtype.itemsize}").astype(np.uint32)
 
 
 def _on_host(array: Any) -> bool:
