@@ -427,7 +427,8 @@ def test_errors_say_what_is_wrong(engine: HostEngine) -> None:
     with pytest.raises(ConfigError, match="16 or 32 bits"):
         Resident(mu.array, labels.atoms.astype(np.int64), engine=engine)
     with pytest.raises(CaseError, match="below zero") as caught:
-        project(mu, None, view, ["image"], resident=Resident(mu.array - 1, labels.atoms, "fixed16", engine))
+        negative = Volume(mu.array - 1, mu.affine)
+        project(negative, None, view, ["image"], resident=resident_of(negative, None, engine, "fixed16"))
     assert caught.value.code == "bad_attenuation"
     with pytest.raises(CaseError, match="not on one grid"):
         project(mu, labels, view, ["presence"], resident=resident_of(mu, None, engine))
