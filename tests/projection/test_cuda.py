@@ -426,8 +426,8 @@ def test_errors_say_what_is_wrong(engine: HostEngine) -> None:
         Resident(mu.array, labels.atoms, "half", engine)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="16 or 32 bits"):
         Resident(mu.array, labels.atoms.astype(np.int64), engine=engine)
+    negative = Volume(mu.array - 1, mu.affine)
     with pytest.raises(CaseError, match="below zero") as caught:
-        negative = Volume(mu.array - 1, mu.affine)
         project(negative, None, view, ["image"], resident=resident_of(negative, None, engine, "fixed16"))
     assert caught.value.code == "bad_attenuation"
     with pytest.raises(CaseError, match="not on one grid"):
