@@ -48,7 +48,7 @@ STAGE_VERSIONS = {
     "measure": 4,
     "plausibility": 2,
     "physics": 1,
-    "projection": 2,
+    "projection": 3,
     "radiography": 1,
     "rows": 6,
 }
