@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 
@@ -19,11 +20,14 @@ pytest.importorskip(
 
 from totalsegmentator_weights import nearest, write_weights
 
+import paxray
 from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.vocabulary import load_vocabulary, vocabulary_names
+from paxray.config import parse_pipeline
 from paxray.errors import CaseError, ConfigError, ResourceError
 from paxray.io.volume import Volume
+from paxray.phantom.write import write_phantoms
 from paxray.segmentation import totalsegmentator_tasks
 from paxray.segmentation.checked import run_segmenter
 from paxray.segmentation.conformance import SegmenterConformance
@@ -144,6 +148,31 @@ def test_five_models_give_one_map_and_a_task_without_its_organ_says_nothing(
     assert config["send_usage_stats"] is False
     assert config["prediction_counter"] == 2
     assert "license_number" not in config
+
+
+def test_a_data_set_of_bare_cts(weights: Path, tmp_path: Path) -> None:
+    """A pipeline that names the segmenter needs no masks."""
+    table = write_phantoms(tmp_path / "cases", 1, 7, spacing_mm=(6.0, 6.0, 6.0))
+    rows = pd.read_csv(table)
+    rows[["masks", "vocabulary"]] = ""
+    rows.to_csv(table, index=False)
+    segmenter = {"name": "totalsegmentator", "mode": "fastest", "weights_dir": str(weights)}
+    pipeline = parse_pipeline(
+        {
+            "name": "bare",
+            "views": ["pa"],
+            "geometry": {"rows": 64, "columns": 64},
+            "labels": {"classes": ["heart", "lung_upper_lobe_left", "liver", "breasts"]},
+            "segmentation": {"segmenter": segmenter},
+        }
+    )
+    result = paxray.build(pipeline, table, tmp_path / "dataset")
+    assert not result.failed
+    [sample] = paxray.load(tmp_path / "dataset")
+    status = sample.facts["status"]
+    assert status["heart"] == status["lung_upper_lobe_left"] == "present"
+    assert (status["liver"], status["breasts"]) == ("absent", "unknown")
+    assert sample.masks["lung_upper_lobe_left"].any()
 
 
 def test_no_time(weights: Path, catalog: Catalog) -> None:
