@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def read_series(series: Series, *, where: str) -> Volume:
     stack = _stack(series.frames)
     grid = stack_grid(series, where=where)
     array = to_hu(_planes(stack, where), grid.shape, where=where)
-    return Volume(array, grid.affine)
+    return Volume(array, grid.affine, grid.origin)
 
 
 def stack_grid(series: Series, *, where: str) -> Grid:
@@ -79,7 +80,7 @@ def stack_grid(series: Series, *, where: str) -> Grid:
     affine[:3, 1] = first.column_direction * first.spacing_mm[0]
     affine[:3, 2] = step
     affine[:3, 3] = positions[0]
-    return located_grid((len(stack), first.rows, first.columns), affine, where)
+    return replace(located_grid((len(stack), first.rows, first.columns), affine, where), origin=series.origin)
 
 
 def _only(inventory: Inventory, where: str) -> Series:

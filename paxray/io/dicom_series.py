@@ -1,8 +1,9 @@
 """Find the CT series among the DICOM files of a folder, from their headers alone.
 
 Attribute names and macros: DICOM PS3.3, CT Image (A.3), Enhanced CT Image (A.38), Legacy Converted Enhanced
-CT Image (A.70). Nothing of a header leaves this module but geometry, rescale, the series' identifier
-and the patient's, which only `paxray.io.scan` looks at, to hash them.
+CT Image (A.70). Nothing of a header leaves this module but geometry, rescale, the identifiers of series and frame of
+reference, by which segmentations are known to belong to it, and the patient's, which only `paxray.io.scan` looks
+at, to hash it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from paxray.errors import CaseError
 from paxray.io.stored import unreadable
-from paxray.io.volume import Float64
+from paxray.io.volume import DicomOrigin, Float64
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
@@ -28,6 +29,7 @@ _TAGS = [
     "SOPClassUID",
     "Modality",
     "SeriesInstanceUID",
+    "FrameOfReferenceUID",
     "PatientID",
     "ImageType",
     "SamplesPerPixel",
@@ -100,6 +102,12 @@ class Series:
     uid: str = field(repr=False)
     patient_id: str = field(repr=False)
     frames: tuple[Frame, ...]
+    frame_of_reference_uid: str = field(default="", repr=False)
+
+    @property
+    def origin(self) -> DicomOrigin:
+        """What segmentations of this series refer to."""
+        return DicomOrigin(self.uid, self.frame_of_reference_uid)
 
     def describe(self) -> str:
         """Return size and first file name; nothing from the patient's part of the header."""
@@ -137,6 +145,7 @@ def find_ct_series(folder: Path, *, where: str = "") -> Inventory:
     slices: dict[str, list[Frame]] = {}
     unplaced: dict[str, str] = {}
     patients: dict[str, str] = {}
+    frames_of_reference: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.name.startswith("."):
             continue
@@ -148,6 +157,7 @@ def find_ct_series(folder: Path, *, where: str = "") -> Inventory:
             continue
         slices.setdefault(entry.uid, []).extend(entry.frames)
         patients.setdefault(entry.uid, entry.patient_id)
+        frames_of_reference.setdefault(entry.uid, entry.frame_of_reference_uid)
     for uid in sorted(set(unplaced) & set(slices)):
         raise CaseError(
             "a slice of the series does not say where it lies",
@@ -157,7 +167,9 @@ def find_ct_series(folder: Path, *, where: str = "") -> Inventory:
             code="no_orientation",
         )
     series = [
-        Series(uid, patients[uid], tuple(group)) for uid in sorted(slices) for group in _alike(slices[uid])
+        Series(uid, patients[uid], tuple(group), frames_of_reference[uid])
+        for uid in sorted(slices)
+        for group in _alike(slices[uid])
     ]
     return Inventory(tuple(series), dict(left_out))
 
@@ -170,6 +182,7 @@ class _Entry:
     uid: str = ""
     patient_id: str = field(default="", repr=False)
     frames: tuple[Frame, ...] = ()
+    frame_of_reference_uid: str = field(default="", repr=False)
 
 
 def _examine(path: Path, where: str) -> _Entry:
@@ -192,7 +205,11 @@ def _examine(path: Path, where: str) -> _Entry:
             except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError):
                 return _Entry(_UNPLACED, uid)
             return _Entry(
-                "" if frames else "localizer", uid, str(header.get("PatientID") or ""), tuple(frames)
+                "" if frames else "localizer",
+                uid,
+                str(header.get("PatientID") or ""),
+                tuple(frames),
+                str(header.get("FrameOfReferenceUID") or ""),
             )
     except CaseError:
         raise

@@ -12,6 +12,7 @@ from paxray.errors import CaseError
 from paxray.io.volume import Grid, reindex
 
 Box = tuple[slice, slice, slice]
+EMPTY_BOX: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
 
 LATTICE_TOLERANCE = 0.01  # of the CT's smallest spacing
 
@@ -34,6 +35,8 @@ class LatticeMatch:
         The part of the CT that the mask covers.
     displacement_mm
         The largest distance of a voxel centre from its CT voxel's.
+    shape
+        The mask's own array's.
     """
 
     axes: tuple[int, int, int]
@@ -43,9 +46,35 @@ class LatticeMatch:
     extent: Box
     displacement_mm: float
 
+    shape: tuple[int, int, int]
+
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return a view of the mask's array in the CT's axis order, cut to `extent`."""
         return reindex(array, self.axes, self.flips)[self.source]
+
+    def place(self, box: Box, array: NDArray[Any]) -> tuple[Box, NDArray[Any]]:
+        """Map a part of the mask's array to its box in the CT's array and a view in the CT's axis order.
+
+        What lies outside the CT is cut off; where nothing is left the box is of size 0.
+
+        Parameters
+        ----------
+        box
+            Where ``array`` lies in the mask's own array, with explicit bounds.
+        """
+        turned = reindex(array, self.axes, self.flips)
+        placed, kept = [], []
+        for ct_axis, (axis, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
+            part = box[axis]
+            start = self.offset[ct_axis] + (self.shape[axis] - part.stop if flip else part.start)
+            whole = self.extent[ct_axis]
+            low = max(start, whole.start)
+            high = min(start + part.stop - part.start, whole.stop)
+            if low >= high:
+                return EMPTY_BOX, turned[:0, :0, :0]
+            placed.append(slice(low, high))
+            kept.append(slice(low - start, high - start))
+        return (placed[0], placed[1], placed[2]), turned[tuple(kept)]
 
 
 def match_lattice(mask_grid: Grid, ct_grid: Grid, *, where: str = "") -> LatticeMatch:
@@ -124,7 +153,9 @@ def _match(
         offset.append(start)
         source.append(slice(low - start, high - start))
         extent.append(slice(low, high))
-    return LatticeMatch(tuple(axes), tuple(flips), tuple(offset), tuple(source), tuple(extent), off_mm)  # type: ignore[arg-type]
+    return LatticeMatch(
+        tuple(axes), tuple(flips), tuple(offset), tuple(source), tuple(extent), off_mm, shape  # type: ignore[arg-type]
+    )
 
 
 def _describe(grid: Grid) -> str:

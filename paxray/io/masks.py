@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,13 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paxray import parallel
 from paxray.errors import CaseError
-from paxray.io.image import read_header, read_stored
+from paxray.io.image import iter_planes, read_header, read_stored
 from paxray.io.lattice import Box, match_lattice
+from paxray.io.planes import ClassMask, Piece, class_mask, is_blank, tight_piece
 from paxray.io.stored import Header, Stored, image_stem, image_suffix
 from paxray.io.volume import Grid
 
-_MAX_THREADS = 4  # each holds a whole mask volume
+_MAX_THREADS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,31 +39,6 @@ class LabelMap:
     """
 
     array: NDArray[Any]
-    extent: Box
-    where: str
-
-
-@dataclass(frozen=True, eq=False)
-class ClassMask:
-    """One class's voxels.
-
-    Parameters
-    ----------
-    name
-        The file's stem.
-    box
-        Tight box round the class in the CT's array (k, j, i); of size 0 for an empty mask.
-    array
-        bool, the shape of `box`.
-    extent
-        The part of the CT's array that the file covers.
-    where
-        How errors name the file.
-    """
-
-    name: str
-    box: Box
-    array: NDArray[np.bool_]
     extent: Box
     where: str
 
@@ -98,27 +74,31 @@ def read_class_mask(path: Path, grid: Grid, *, where: str = "") -> ClassMask:
     """
     path = Path(path)
     where = where or path.name
-    match = match_lattice(read_header(path, where=where).grid, grid, where=where)
-    labels = _labels(read_stored(path, where=where), where)
-    inside = match.apply(labels)
-    tight = _tight_box(inside)
-    part = inside[tight]
-    value = part.max(initial=0)
-    array = np.ascontiguousarray(part == value) if value else np.zeros(part.shape, bool)
-    if value and not (array | (part == 0)).all():
-        raise CaseError(
-            "the file of one class holds several labels",
-            where=where,
-            expected="0 and one other value",
-            found=f"labels up to {int(value)}",
-            do="name it as a multilabel file with its vocabulary",
-            code="bad_labels",
-        )
-    box = tuple(
-        slice(whole.start + cut.start, whole.start + cut.stop)
-        for whole, cut in zip(match.extent, tight, strict=True)
-    )
-    return ClassMask(image_stem(path), box, array, match.extent, where)  # type: ignore[arg-type]
+    header = read_header(path, where=where)
+    match = match_lattice(header.grid, grid, where=where)
+    # Plane by plane, of which only what is not empty is kept: most of a class's file is.
+    pieces: list[Piece] = []
+    value = 0
+    for k, stored in enumerate(iter_planes(path, where=where)):
+        if is_blank(stored) and not header.intercept:
+            continue
+        found = tight_piece(k, _labels(Stored(header, stored), where))
+        if found is None:
+            continue
+        part = found.content
+        value = value or int(part.max())
+        inside = part == value
+        if not (inside | (part == 0)).all():
+            raise CaseError(
+                "the file of one class holds several labels",
+                where=where,
+                expected="0 and one other value",
+                found=f"{value} and {int(part[~inside & (part != 0)][0])}",
+                do="name it as a multilabel file with its vocabulary",
+                code="bad_labels",
+            )
+        pieces.append(Piece(k, found.rows, found.columns, inside))
+    return class_mask(image_stem(path), pieces, match, match.extent, where)
 
 
 def mask_files(folder: Path, *, where: str = "") -> list[Path]:
@@ -167,8 +147,8 @@ def read_mask_folder(
 ) -> Iterator[ClassMask]:
     """Read a folder with one file per class onto a CT's grid.
 
-    Files are read by ``threads`` threads (4, or as many as there are processors, unless given) and yielded in
-    order of their names; at most ``threads`` whole volumes and twice as many tight boxes are held at a time.
+    Files are read by ``threads`` threads (4, or as many as this process may use, unless given) and yielded in order of
+    their names; of each a plane, and for twice as many what is not empty, is held at a time.
     Files that are no images (``statistics.json``) are passed over.
 
     Raises
@@ -179,7 +159,7 @@ def read_mask_folder(
     path = Path(path)
     where = where or path.name
     files = mask_files(path, where=where)
-    return _read_in_order(files, grid, where, threads or min(_MAX_THREADS, os.cpu_count() or 1))
+    return _read_in_order(files, grid, where, threads or min(_MAX_THREADS, parallel.threads()))
 
 
 def _read_in_order(files: Sequence[Path], grid: Grid, where: str, threads: int) -> Iterator[ClassMask]:
@@ -215,17 +195,3 @@ def _labels(stored: Stored, where: str) -> NDArray[Any]:
 
 def _unscaled(header: Header, array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.float64) * header.slope + header.intercept if header.scaled else array
-
-
-def _tight_box(array: NDArray[Any]) -> Box:
-    """Return the smallest box that holds all nonzero voxels; of size 0 at 0 where there are none."""
-    box: list[slice] = [slice(None)] * 3
-    # Planes first (whole, contiguous reductions), then only what is left of rows and columns.
-    for axis in sorted(range(3), key=lambda axis: -abs(array.strides[axis])):
-        part = array[tuple(box)]
-        rest = tuple(other for other in range(3) if other != axis)
-        hit = np.flatnonzero(part.max(axis=rest))
-        if not hit.size:
-            return (slice(0, 0), slice(0, 0), slice(0, 0))
-        box[axis] = slice(int(hit[0]), int(hit[-1]) + 1)
-    return tuple(box)  # type: ignore[return-value]

@@ -96,7 +96,11 @@ def write_nifti(path: Path, volume: Volume) -> None:
 
 
 def iter_nifti_planes(path: Path, *, where: str = "") -> Iterator[NDArray[Any]]:
-    """Yield the stored numbers plane by plane, ``(nj, ni)`` from k = 0, reading no further than asked."""
+    """Yield the stored numbers plane by plane, ``(nj, ni)`` from k = 0, reading no further than asked.
+
+    A plane is good until the next one is asked for, which is read into the same memory: it stays in the processor's
+    cache. The end of the last one asks for gzip's check sum.
+    """
     where = where or path.name
     with _opened(path, where) as stream:
         raw = _raw_header(stream, where)
@@ -106,6 +110,8 @@ def iter_nifti_planes(path: Path, *, where: str = "") -> Iterator[NDArray[Any]]:
             plane = np.empty(header.grid.shape[1:], raw.dtype)
             _fill(stream, plane, where)
             yield plane.astype(header.dtype, copy=False)
+        while stream.read(1 << 20):
+            pass  # to the end of the stream, where gzip's check sum stands
 
 
 def _is_gzip(path: Path) -> bool:

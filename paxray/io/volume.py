@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,18 @@ from numpy.typing import ArrayLike, NDArray
 from paxray.errors import CaseError
 
 Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DicomOrigin:
+    """The DICOM series that a lattice was read from, and the frame of reference in which its mm are counted.
+
+    Segmentations name both, so that they meet no other series than theirs. No output holds them. Empty where a
+    header has none.
+    """
+
+    series_uid: str = field(repr=False)
+    frame_uid: str = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +38,13 @@ class Grid:
     affine
         ``(4, 4)`` float64 from voxel centre ``(i, j, k, 1)`` to world LPS mm. Oblique and sheared
         affines are legal; a singular one is a `CaseError` (code ``bad_affine``).
+    origin
+        Where it was read from, for a DICOM series.
     """
 
     shape: tuple[int, int, int]
     affine: Float64
+    origin: DicomOrigin | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
@@ -112,10 +127,13 @@ class Volume:
         ``(nk, nj, ni)``, indexed ``[k, j, i]``; HU for a CT, integers for labels.
     affine
         ``(4, 4)`` float64 from ``(i, j, k, 1)`` to LPS mm.
+    origin
+        Where it was read from, for a DICOM series.
     """
 
     array: NDArray[Any]
     affine: Float64
+    origin: DicomOrigin | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "affine", self.grid.affine)
@@ -128,7 +146,7 @@ class Volume:
     def grid(self) -> Grid:
         """The lattice that the array stands on."""
         nk, nj, ni = self.array.shape
-        return Grid((nk, nj, ni), self.affine)
+        return Grid((nk, nj, ni), self.affine, self.origin)
 
     @property
     def shape(self) -> tuple[int, int, int]:
