@@ -27,9 +27,9 @@ class MaskSource:
     Parameters
     ----------
     path
-        One multilabel file, or a folder (or a file) of masks named by their class.
+        One multilabel file, or a folder or a file whose masks bear names.
     vocabulary
-        Name of the vocabulary; ``by_name`` where file names name the classes.
+        Name of the vocabulary; ``by_name`` where the catalog alone says what names mean.
     where
         The path as the table writes it.
     """
@@ -281,11 +281,13 @@ def _masks(cell: str, vocabulary: str, folder: Path, where: str) -> tuple[MaskSo
                 do="fill it in, or empty the column vocabulary",
             )
         return ()
+    from paxray.io.segments import names_its_segments  # with numpy, which a table alone does not need
+
     sources = []
     for item in (part.strip() for part in cell.split(";")):
         named, _, own = (part.strip() for part in item.rpartition("=")) if "=" in item else (item, "", "")
         word = own if "=" in item else vocabulary
-        if not word and named and (folder / named).is_dir():
+        if not word and named and names_its_segments(folder / named):
             word = BY_NAME
         if "=" in item and vocabulary:
             raise ConfigError(
@@ -298,8 +300,8 @@ def _masks(cell: str, vocabulary: str, folder: Path, where: str) -> tuple[MaskSo
             raise ConfigError(
                 "the masks are not fully named",
                 where=f"{where}, column masks",
-                expected="one PATH, named by the column vocabulary; or PATH=VOCABULARY, separated by ';'; or a folder "
-                "with one file per class",
+                expected="one PATH, named by the column vocabulary; or PATH=VOCABULARY, separated by ';'; or masks "
+                "that bear names: a folder with one file per class, .seg.nrrd, DICOM SEG or RTSTRUCT",
                 found=f"'{item}'",
             )
         sources.append(MaskSource(folder / named, word, _shown(named)))

@@ -22,7 +22,7 @@ from paxray.io.volume import DicomOrigin, Float64
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _UNPLACED = "CT without position, orientation or spacing"
 _SAME_DIRECTION = 1e-4  # of a direction cosine
 _TAGS = [
@@ -190,7 +190,7 @@ def _examine(path: Path, where: str) -> _Entry:
 
     try:
         if not has_dicom_magic(path):
-            if path.suffix.lower() in _DICOM_SUFFIXES:
+            if path.suffix.lower() in DICOM_SUFFIXES:
                 raise unreadable(where, f"no such mark in {path.stat().st_size} bytes", "a DICOM file")
             return _Entry("not DICOM")
         # Its validation prints values into warnings; they may be the patient's.

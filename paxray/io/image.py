@@ -29,7 +29,7 @@ def read_stored(path: Path, *, where: str = "") -> Stored:
 
 
 def iter_planes(path: Path, *, where: str = "") -> Iterator[NDArray[Any]]:
-    """Yield the stored numbers plane by plane, ``(nj, ni)``, each good until the next; NIfTI no further than asked."""
+    """Yield the stored numbers plane by plane, ``(nj, ni)``; NIfTI is read no further than asked."""
     if _suffix(path, where) in NIFTI_SUFFIXES:
         return iter_nifti_planes(path, where=where)
     return iter(read_itk(path, where=where).array)

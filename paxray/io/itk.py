@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paxray.errors import CaseError
 from paxray.io.stored import Header, Stored, image_suffix, located_grid, require_file, unreadable
@@ -53,7 +54,7 @@ def data_files(path: Path, *, where: str = "") -> list[Path]:
         Code ``missing_file`` where one does not exist, ``unreadable`` for a header without the entry.
     """
     where = where or path.name
-    fields, rest = _text_header(path, where)
+    fields, rest = text_header(path, where)
     named = fields.get("elementdatafile", fields.get("data file", fields.get("datafile", "")))
     if not named:
         if image_suffix(path) in (".nrrd", ".mha"):
@@ -80,7 +81,31 @@ def data_files(path: Path, *, where: str = "") -> list[Path]:
     return files
 
 
-def _text_header(path: Path, where: str) -> tuple[dict[str, str], list[str]]:
+def read_itk_layers_header(path: Path, *, where: str = "") -> tuple[Header, int]:
+    """Read the header of an NRRD file that may hold several volumes, listed along an axis of their own.
+
+    Returns
+    -------
+    Header of each volume, and how many there are. Errors as `read_itk_header`.
+    """
+    reader, header = _read_information(path, where or path.name, layers=True)
+    return header, int(reader.GetNumberOfComponents())
+
+
+def read_itk_layers(path: Path, *, where: str = "") -> NDArray[Any]:
+    """Read such a file whole: ``(nk, nj, ni, layers)``; errors as `read_itk`."""
+    import SimpleITK
+
+    where = where or path.name
+    reader, header = _read_information(path, where, layers=True)
+    try:
+        array = SimpleITK.GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
+        raise unreadable(where, "voxels that ITK cannot read: truncated or corrupt data") from error
+    return np.asarray(array).reshape(*header.grid.shape, -1)
+
+
+def text_header(path: Path, where: str) -> tuple[dict[str, str], list[str]]:
     """Return the header's fields (lower-case keys) and the lines after a ``LIST`` entry."""
     require_file(path, where)
     meta_image = image_suffix(path) in (".mha", ".mhd")
@@ -115,7 +140,7 @@ def _text_header(path: Path, where: str) -> tuple[dict[str, str], list[str]]:
 
 
 def _require_orientation(path: Path, where: str) -> None:
-    fields, _ = _text_header(path, where)
+    fields, _ = text_header(path, where)
     if image_suffix(path) in (".mha", ".mhd"):
         direction = any(key in fields for key in ("transformmatrix", "rotation", "orientation"))
         origin = any(key in fields for key in ("offset", "position", "origin"))
@@ -144,7 +169,7 @@ def _require_orientation(path: Path, where: str) -> None:
         )
 
 
-def _read_information(path: Path, where: str) -> tuple[Any, Header]:
+def _read_information(path: Path, where: str, *, layers: bool = False) -> tuple[Any, Header]:
     import SimpleITK
 
     _require_orientation(path, where)
@@ -158,7 +183,7 @@ def _read_information(path: Path, where: str) -> tuple[Any, Header]:
     except RuntimeError as error:
         raise unreadable(where, "a header that ITK cannot read") from error
     size = reader.GetSize()
-    if len(size) != 3 or reader.GetNumberOfComponents() != 1:
+    if len(size) != 3 or not (layers or reader.GetNumberOfComponents() == 1):
         raise CaseError(
             "the image is not a single volume of single numbers",
             where=where,
@@ -167,7 +192,7 @@ def _read_information(path: Path, where: str) -> tuple[Any, Header]:
             do="split it into one file per volume",
             code="bad_shape",
         )
-    dtype = _DTYPES.get(name)
+    dtype = _DTYPES.get(name.removeprefix("vector of ") if layers else name)
     if dtype is None:
         raise CaseError(
             "the voxels are not single numbers of a common type",

@@ -153,9 +153,8 @@ def _match(
         offset.append(start)
         source.append(slice(low - start, high - start))
         extent.append(slice(low, high))
-    return LatticeMatch(
-        tuple(axes), tuple(flips), tuple(offset), tuple(source), tuple(extent), off_mm, shape  # type: ignore[arg-type]
-    )
+    axes_, flips_, offset_, source_, extent_ = (tuple(each) for each in (axes, flips, offset, source, extent))
+    return LatticeMatch(axes_, flips_, offset_, source_, extent_, off_mm, shape)  # type: ignore[arg-type]
 
 
 def _describe(grid: Grid) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +18,7 @@ from paxray.errors import CaseError
 from paxray.io.image import iter_planes, read_header, read_stored
 from paxray.io.lattice import Box, match_lattice
 from paxray.io.planes import ClassMask, Piece, class_mask, is_blank, tight_piece
+from paxray.io.segments import Segment, SegmentFile
 from paxray.io.stored import Header, Stored, image_stem, image_suffix
 from paxray.io.volume import Grid
 
@@ -142,13 +143,61 @@ def mask_files(folder: Path, *, where: str = "") -> list[Path]:
     return files
 
 
+class ClassFiles(SegmentFile):
+    """Image files of one class each, named by their stems.
+
+    Parameters
+    ----------
+    files
+        In the order in which masks are given out.
+    where
+        How messages name their folder; empty where `names` names the files.
+    """
+
+    word = "file"
+
+    def __init__(self, files: Sequence[Path], where: str, names: Sequence[str] = ()) -> None:
+        names = names or [f"{where}/{file.name}" for file in files]
+        self._files = list(files)
+        self.segments = tuple(
+            Segment(image_stem(file), name) for file, name in zip(files, names, strict=True)
+        )
+
+    def masks(
+        self,
+        grid: Grid,
+        wanted: Collection[int],
+        fraction: float | None = None,
+        *,
+        threads: int | None = None,
+    ) -> Iterator[tuple[int, ClassMask]]:
+        """As `SegmentFile.masks`, and errors as `read_class_mask`.
+
+        Files are read by ``threads`` threads (4, or as many as this process may use, unless given); of each a plane is
+        held at a time, and of twice as many what is not empty.
+        """
+        threads = threads or min(_MAX_THREADS, parallel.threads())
+        waiting: deque[tuple[int, Future[ClassMask]]] = deque()
+        pool = ThreadPoolExecutor(threads)
+        try:
+            for at in sorted(wanted):
+                if len(waiting) == 2 * threads:
+                    done, result = waiting.popleft()
+                    yield done, result.result()
+                where = self.segments[at].where
+                waiting.append((at, pool.submit(read_class_mask, self._files[at], grid, where=where)))
+            while waiting:
+                done, result = waiting.popleft()
+                yield done, result.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
 def read_mask_folder(
     path: Path, grid: Grid, *, where: str = "", threads: int | None = None
 ) -> Iterator[ClassMask]:
-    """Read a folder with one file per class onto a CT's grid.
+    """Read a folder with one file per class onto a CT's grid, in order of the files' names.
 
-    Files are read by ``threads`` threads (4, or as many as this process may use, unless given) and yielded in order of
-    their names; of each a plane, and for twice as many what is not empty, is held at a time.
     Files that are no images (``statistics.json``) are passed over.
 
     Raises
@@ -158,22 +207,8 @@ def read_mask_folder(
     """
     path = Path(path)
     where = where or path.name
-    files = mask_files(path, where=where)
-    return _read_in_order(files, grid, where, threads or min(_MAX_THREADS, parallel.threads()))
-
-
-def _read_in_order(files: Sequence[Path], grid: Grid, where: str, threads: int) -> Iterator[ClassMask]:
-    waiting: deque[Future[ClassMask]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for file in files:
-            if len(waiting) == 2 * threads:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(read_class_mask, file, grid, where=f"{where}/{file.name}"))
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    files = ClassFiles(mask_files(path, where=where), where)
+    return (mask for _, mask in files.masks(grid, range(len(files.segments)), threads=threads))
 
 
 def _labels(stored: Stored, where: str) -> NDArray[Any]:

@@ -98,8 +98,7 @@ def write_nifti(path: Path, volume: Volume) -> None:
 def iter_nifti_planes(path: Path, *, where: str = "") -> Iterator[NDArray[Any]]:
     """Yield the stored numbers plane by plane, ``(nj, ni)`` from k = 0, reading no further than asked.
 
-    A plane is good until the next one is asked for, which is read into the same memory: it stays in the processor's
-    cache. The end of the last one asks for gzip's check sum.
+    Where all are taken, gzip's check sum behind the last one is looked at.
     """
     where = where or path.name
     with _opened(path, where) as stream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,23 +63,9 @@ def tight_piece(k: int, plane: NDArray[Any]) -> Piece | None:
     return Piece(k, span, across, plane[span, across])
 
 
-def class_mask(
-    name: str, pieces: Iterable[Piece], match: LatticeMatch, extent: Box, where: str
-) -> ClassMask:
-    """Put pieces together onto the CT; two of one plane add up.
-
-    Parameters
-    ----------
-    pieces
-        Of bool, numbered and placed in the mask's own array.
-    match
-        How that array lies in the CT's.
-    extent
-        The part of the CT that the file covers, which may be more than its array.
-    """
+def stacked(pieces: Iterable[Piece]) -> tuple[Box, NDArray[np.bool_]]:
+    """Put pieces of bool, one at least, into the smallest box that holds all; two of one plane add up."""
     pieces = list(pieces)
-    if not pieces:
-        return ClassMask(name, EMPTY_BOX, np.zeros((0, 0, 0), bool), extent, where)
     box = (
         slice(min(piece.k for piece in pieces), max(piece.k for piece in pieces) + 1),
         slice(min(piece.rows.start for piece in pieces), max(piece.rows.stop for piece in pieces)),
@@ -91,13 +77,35 @@ def class_mask(
         rows = slice(piece.rows.start - first_row, piece.rows.stop - first_row)
         columns = slice(piece.columns.start - first_column, piece.columns.stop - first_column)
         array[piece.k - first_k, rows, columns] |= piece.content
-    placed, inside = match.place(box, array)
+    return box, array
+
+
+def class_mask(name: str, pieces: Sequence[Piece], match: LatticeMatch, extent: Box, where: str) -> ClassMask:
+    """Put the pieces of a mask's planes together and onto the CT; parameters as `placed_mask`."""
+    box, array = stacked(pieces) if pieces else (EMPTY_BOX, np.zeros((0, 0, 0), bool))
+    return placed_mask(name, box, array, match, extent, where)
+
+
+def placed_mask(
+    name: str, box: Box, array: NDArray[np.bool_], match: LatticeMatch, extent: Box, where: str
+) -> ClassMask:
+    """Put a part of a mask's array onto the CT.
+
+    Parameters
+    ----------
+    box, array
+        The part, and where it lies in the mask's own array; a tight box stays tight.
+    match
+        How that array lies in the CT's.
+    extent
+        The part of the CT that the file speaks of, which may be more than its array.
+    """
+    placed, inside = match.place(box, array) if array.size else (EMPTY_BOX, array)
     if inside.size < array.size:
         cut = tight_box(inside)
-        placed = tuple(slice(p.start + c.start, p.start + c.stop) for p, c in zip(placed, cut, strict=True))  # type: ignore[assignment]
         inside = inside[cut]
-        if not inside.size:
-            placed = EMPTY_BOX
+        moved = [slice(p.start + c.start, p.start + c.stop) for p, c in zip(placed, cut, strict=True)]
+        placed = (moved[0], moved[1], moved[2]) if inside.size else EMPTY_BOX
     return ClassMask(name, placed, np.ascontiguousarray(inside), extent, where)
 
 

@@ -1,4 +1,4 @@
-"""Masks that exist already: label maps with a vocabulary, or folders with one file per class."""
+"""Masks that exist already: label maps with a vocabulary, and files or folders whose masks bear names."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ from pathlib import Path
 from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.labels import LabelVolume
+from paxray.anatomy.naming import Names, load_names
 from paxray.anatomy.vocabulary import Vocabulary, load_vocabulary
 from paxray.errors import CaseError, ConfigError
 from paxray.io.cases import BY_NAME, MaskSource
-from paxray.io.masks import ClassMask, read_class_mask, read_label_map, read_mask_folder
+from paxray.io.masks import read_label_map
+from paxray.io.segments import SEG_NRRD, names_its_segments, open_segments
 from paxray.io.stored import sidecar_of
 from paxray.io.volume import Grid
+from paxray.segmentation.named import class_masks
 
 
 def parse_source(text: str | Path, vocabulary: str = "") -> MaskSource:
     """Read ``PATH=VOCABULARY``.
 
-    Without a vocabulary a folder is `BY_NAME`, and a file has the one that lies beside it (``a.yaml`` for
-    ``a.nii.gz``, as `paxray segment` writes), or else the one given.
+    Without a vocabulary a file has the one that lies beside it (``a.yaml`` for ``a.nii.gz``, as `paxray segment`
+    writes); else masks that bear names are `BY_NAME`, and a label map has the one given.
     """
     path, equals, named = str(text).rpartition("=")
     if not equals:
         path = str(text)
         beside = sidecar_of(Path(path), ".yaml")
-        named = BY_NAME if Path(path).is_dir() else str(beside) if beside.is_file() else vocabulary
+        if beside.is_file() and not Path(path).is_dir():
+            named = str(beside)
+        else:
+            named = BY_NAME if names_its_segments(Path(path)) else vocabulary
     return MaskSource(Path(path), named, path)
 
 
@@ -56,35 +62,16 @@ def read_masks(
     Raises
     ------
     CaseError
-        ``missing_file``, ``unreadable``, ``mask_mismatch``, ``unknown_label``, ``unknown_class``, ``no_masks``.
+        ``missing_file``, ``unreadable``, ``mask_mismatch``, ``unknown_label``, ``unknown_class``, ``no_masks``,
+        ``bad_labels``, ``bad_vocabulary``; of DICOM and .seg.nrrd also ``wrong_series``, ``wrong_frame``,
+        ``bad_contours``, ``fractional``, ``not_segments``.
     """
     builder = LabelBuilder(grid.shape)
     for source in sources:
-        if source.path.is_dir() or source.vocabulary == BY_NAME:
-            if source.vocabulary not in ("", BY_NAME):
-                raise CaseError(
-                    "a folder of masks names its classes by its file names",
-                    where=source.where,
-                    expected=f"vocabulary '{BY_NAME}'",
-                    found=f"vocabulary '{source.vocabulary}'",
-                    code="bad_vocabulary",
-                )
-            if source.path.is_dir():
-                masks: Iterable[ClassMask] = read_mask_folder(source.path, grid, where=source.where)
-            else:
-                masks = [read_class_mask(source.path, grid, where=source.where)]
-            file_of: dict[str, str] = {}
-            for mask in masks:
-                name = _class_of(mask, catalog)
-                if name in file_of:
-                    raise CaseError(
-                        f"two files name the same class, '{name}'",
-                        where=source.where,
-                        found=f"{file_of[name]} and {mask.where}",
-                        do="keep one of them",
-                        code="bad_labels",
-                    )
-                file_of[name] = mask.where
+        names = _names_of(source, catalog, base)
+        if names is not None:
+            files = open_segments(source.path, where=source.where)
+            for name, mask in class_masks(files, names, catalog, grid, source.where):
                 builder.add_mask(name, mask.box, mask.array, mask.extent, mask.where)
         else:
             vocabulary = vocabulary_of(source, catalog, overrides, base)
@@ -112,27 +99,39 @@ def vocabulary_of(
         further = (overrides or {}).get(source.vocabulary, {})
         more = {value: catalog.resolve(name) for value, name in further.items()}
     except ConfigError as error:
-        raise CaseError(
-            error.what,
-            where=error.where or source.where,
-            expected=error.expected,
-            found=error.found,
-            do=error.do,
-            code="bad_vocabulary",
-        ) from error
+        raise _bad_vocabulary(error, source) from error
     also = {value: names for value, names in vocabulary.also.items() if value not in more}
     return replace(vocabulary, labels=vocabulary.labels | more, also=also)
 
 
-def _class_of(mask: ClassMask, catalog: Catalog) -> str:
-    """The canonical class of a file's name."""
+def _names_of(source: MaskSource, catalog: Catalog, base: Path | None) -> Names | None:
+    """Return what a source's names mean; None for a label map, whose values a vocabulary names."""
+    if source.vocabulary == BY_NAME or (not source.vocabulary and names_its_segments(source.path)):
+        return Names(BY_NAME)
+    if not source.vocabulary:
+        return None
     try:
-        return catalog.resolve(mask.name)
+        names = load_names(source.vocabulary, base=base, catalog=catalog)
     except ConfigError as error:
+        raise _bad_vocabulary(error, source) from error
+    values_are_named = source.path.name.lower().endswith(SEG_NRRD)  # one layer of it is a label map, too
+    if names is None and names_its_segments(source.path) and not values_are_named:
         raise CaseError(
-            f"the file name '{mask.name}' is not the name of a class",
-            where=mask.where,
-            expected="a class name or a synonym (paxray classes list)",
-            do=error.do or "rename the file, or add the class to a catalog of your own",
-            code="unknown_class",
-        ) from error
+            "the masks bear names, and the vocabulary has values alone",
+            where=source.where,
+            expected=f"vocabulary '{BY_NAME}', or a YAML file with `names`",
+            found=f"vocabulary '{source.vocabulary}'",
+            code="bad_vocabulary",
+        )
+    return names
+
+
+def _bad_vocabulary(error: ConfigError, source: MaskSource) -> CaseError:
+    return CaseError(
+        error.what,
+        where=error.where or source.where,
+        expected=error.expected,
+        found=error.found,
+        do=error.do,
+        code="bad_vocabulary",
+    )
