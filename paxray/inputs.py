@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.naming import load_names
 from paxray.anatomy.vocabulary import load_vocabulary
 from paxray.errors import CaseError, ConfigError
 from paxray.files import digest, write_json
@@ -30,16 +31,24 @@ class Vocabularies:
         spec = source.vocabulary
         if spec not in self._known:
             if spec == BY_NAME:
-                # File names are resolved by the catalog's names and synonyms.
-                words = {name: item.synonyms for name, item in self._catalog.items()}
-                self._known[spec] = digest(words)
+                self._known[spec] = digest(self._words())
             else:
                 try:
-                    found = load_vocabulary(spec, base=self._base, catalog=self._catalog)
-                    self._known[spec] = digest(found.content())
+                    names = load_names(spec, base=self._base, catalog=self._catalog)
+                    said = [] if names is None else [*names.content(), self._words()]
+                    if names is None or names.values:
+                        said += load_vocabulary(spec, base=self._base, catalog=self._catalog).content()
+                    self._known[spec] = digest(said)
                 except ConfigError as error:
                     self._known[spec] = error.what
         return self._known[spec]
+
+    def _words(self) -> dict[str, list[object]]:
+        """What names of files and segments, and codes of these, are resolved by where no vocabulary does."""
+        return {
+            name: [item.synonyms, item.snomed_ct, item.snomed_laterality, item.laterality]
+            for name, item in self._catalog.items()
+        }
 
 
 class InputHashes:

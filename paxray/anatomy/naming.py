@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,14 @@ class Names:
         Normalised name, or pattern with ``*``, to the classes it stands for; none for what is to be left out.
     fraction
         From which share of a voxel on it counts, where a file stores shares; None where it is not said.
+    values
+        Whether the vocabulary names values of label maps as well.
     """
 
     spec: str
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fraction: float | None = None
+    values: bool = False
 
     def find(self, name: str) -> tuple[str, ...] | None:
         """Return the classes that a name stands for; None where the vocabulary does not say.
@@ -82,7 +85,7 @@ def _read(spec: str, path: Path, catalog: Catalog, chain: tuple[Path, ...]) -> N
     if isinstance(extends := document.data.get("extends"), str):
         below = _read(spec, vocabulary_path(extends, path.parent)[0], catalog, (*chain, resolved))
     if "names" not in document.data:
-        return below
+        return None if below is None else replace(below, values="labels" in document.data)
     document.check_keys(
         (), document.data, ("name", "source", "extends", "labels", "classes", "names", "fraction")
     )
@@ -105,7 +108,8 @@ def _read(spec: str, path: Path, catalog: Catalog, chain: tuple[Path, ...]) -> N
         raise document.error(
             ("fraction",), "not a share of a voxel", expected="above 0, up to 1", found=fraction
         )
-    return Names(spec, classes | inherited, None if fraction is None else float(fraction))
+    values = "labels" in document.data
+    return Names(spec, classes | inherited, None if fraction is None else float(fraction), values)
 
 
 def _classes(document: Document, name: Any, of: Any, catalog: Catalog) -> tuple[str, ...]:

@@ -173,15 +173,10 @@ def _read(path: Path, catalog: Catalog, chain: tuple[Path, ...]) -> tuple[_Label
             expected="a vocabulary of label values",
             do="name the vocabulary of the program that wrote the masks",
         )
-<<<<<<< HEAD
     known = ("name", "source", "extends", "labels", "classes", "names", "fraction")
     document.check_keys((), document.data, known)
     labels: _Labels = {}
     told: dict[str, Told] = {}
-=======
-    document.check_keys((), document.data, ("name", "source", "extends", "labels", "names", "fraction"))
-    labels: dict[int, str] = {}
->>>>>>> 78b7b86 (Masks that bear names: Slicer's .seg.nrrd, DICOM SEG and RTSTRUCT; a vocabulary of names)
     extends = document.data.get("extends")
     if extends is not None:
         if not isinstance(extends, str):

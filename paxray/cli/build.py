@@ -56,6 +56,7 @@ def scan(
     from paxray.anatomy.catalog import load_catalog
     from paxray.io.cases import write_case_table
     from paxray.io.scan import scan as scan_folder
+    from paxray.segmentation.named import recogniser
 
     if table.exists() and not force:
         raise ConfigError(
@@ -66,7 +67,13 @@ def scan(
     key_file = table.with_suffix(".key")
     stored = key_file.read_text(encoding="ascii").strip() if key_file.exists() else ""
     chosen = key or stored or secrets.token_hex(16)
-    found = scan_folder(folder, known_classes=known, default_vocabulary=vocabulary, key=chosen)
+    found = scan_folder(
+        folder,
+        known_classes=known,
+        known_segment=recogniser(catalog),
+        default_vocabulary=vocabulary,
+        key=chosen,
+    )
     write_case_table(table, found.cases)
     if not key and not stored and any(case.ct.is_dir() for case in found.cases):
         key_file.touch(mode=0o600)
@@ -305,7 +312,9 @@ def project(
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            "--labels", metavar="MASKS[=VOCABULARY]", help="A label map, or a folder of one file per class."
+            "--labels",
+            metavar="MASKS[=VOCABULARY]",
+            help="A label map; or a folder of one file per class, a .seg.nrrd, a DICOM SEG or RTSTRUCT.",
         ),
     ] = None,
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write.")] = Path(

@@ -231,7 +231,9 @@ def classes_preview(
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            "--labels", metavar="MASKS[=VOCABULARY]", help="A label map, or a folder of one file per class."
+            "--labels",
+            metavar="MASKS[=VOCABULARY]",
+            help="A label map; or a folder of one file per class, a .seg.nrrd, a DICOM SEG or RTSTRUCT.",
         ),
     ] = None,
     picture: Annotated[

@@ -16,11 +16,6 @@ from paxray.io.segments import Code, Term
 from paxray.io.stored import require_file, unreadable
 from paxray.io.volume import Grid
 
-SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
-SEGMENTATIONS = (SEGMENTATION, LABEL_MAP_SEGMENTATION)
-RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
-
 
 @dataclass(frozen=True)
 class References:

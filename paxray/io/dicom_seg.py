@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paxray.errors import CaseError, ResourceError
-from paxray.io.dicom_header import LABEL_MAP_SEGMENTATION, References, first, reading, require_origin, term_of
+from paxray.io.dicom_header import References, first, reading, require_origin, term_of
+from paxray.io.dicom_series import LABEL_MAP_SEGMENTATION
 from paxray.io.lattice import LATTICE_TOLERANCE, Box, LatticeMatch, match_lattice
 from paxray.io.planes import ClassMask, Piece, class_mask, is_blank, tight_piece
 from paxray.io.segments import Segment, SegmentFile

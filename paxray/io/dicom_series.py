@@ -22,7 +22,12 @@ from paxray.io.volume import DicomOrigin, Float64
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
+SEGMENTATIONS = (SEGMENTATION, LABEL_MAP_SEGMENTATION)
+RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_SEGMENTATION = "segmentation"
 _UNPLACED = "CT without position, orientation or spacing"
 _SAME_DIRECTION = 1e-4  # of a direction cosine
 _TAGS = [
@@ -117,10 +122,11 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Inventory:
-    """The CT series of a folder, and how many files were left out under which reason."""
+    """The CT series of a folder, its SEG and RTSTRUCT files, and how many files were left out under which reason."""
 
     series: tuple[Series, ...]
     left_out: dict[str, int]
+    segmentations: tuple[Path, ...] = ()
 
 
 def has_dicom_magic(path: Path) -> bool:
@@ -143,6 +149,7 @@ def find_ct_series(folder: Path, *, where: str = "") -> Inventory:
     where = where or folder.name
     left_out: Counter[str] = Counter()
     slices: dict[str, list[Frame]] = {}
+    segmentations: list[Path] = []
     unplaced: dict[str, str] = {}
     patients: dict[str, str] = {}
     frames_of_reference: dict[str, str] = {}
@@ -152,6 +159,8 @@ def find_ct_series(folder: Path, *, where: str = "") -> Inventory:
         entry = _examine(path, f"{where}/{path.name}")
         if entry.left_out:
             left_out[entry.left_out] += 1
+            if entry.left_out == _SEGMENTATION:
+                segmentations.append(path)
             if entry.left_out == _UNPLACED:
                 unplaced[entry.uid] = path.name
             continue
@@ -171,7 +180,7 @@ def find_ct_series(folder: Path, *, where: str = "") -> Inventory:
         for uid in sorted(slices)
         for group in _alike(slices[uid])
     ]
-    return Inventory(tuple(series), dict(left_out))
+    return Inventory(tuple(series), dict(left_out), tuple(segmentations))
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,6 +233,8 @@ def _reason_to_leave_out(header: Any) -> str:
         ct = str(header.get("Modality") or "") == "CT" and "Rows" in header
     else:
         ct = sop_class == _CT_IMAGE or sop_class in _ENHANCED_CT
+    if sop_class in (*SEGMENTATIONS, RTSTRUCT):
+        return _SEGMENTATION
     if not ct:
         return "not a CT image"
     if int(header.get("SamplesPerPixel") or 1) != 1:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from paxray.errors import CaseError
+from paxray.io.dicom_header import References
 from paxray.io.lattice import match_lattice
 from paxray.io.naming import is_general
 from paxray.io.volume import Grid
 
-MaskKind = Literal["folder", "class", "multilabel"]
+MaskKind = Literal["folder", "class", "segments", "multilabel"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,19 @@ class FoundCT:
 
 @dataclass(frozen=True, eq=False)
 class FoundMask:
-    """A mask file or a folder of masks; ``parts`` is the folder that holds it, ``grids`` all its lattices."""
+    """A mask file or a folder of masks.
+
+    Parameters
+    ----------
+    parts
+        The folder that holds it.
+    grids
+        All its lattices; contours have none.
+    references
+        Of a DICOM segmentation, the series and frame of reference that it names, which decide before place and name.
+    fits
+        Raises `CaseError` for a CT on whose lattice it does not lie, where `grids` cannot say so.
+    """
 
     path: Path
     where: str
@@ -73,6 +86,8 @@ class FoundMask:
     words: tuple[str, ...]
     grids: tuple[Grid, ...]
     kind: MaskKind
+    references: References | None = None
+    fits: Callable[[Grid], object] | None = None
 
 
 def pair(cts: Sequence[FoundCT], masks: Sequence[FoundMask]) -> tuple[dict[str, list[FoundMask]], list[Note]]:
@@ -80,7 +95,7 @@ def pair(cts: Sequence[FoundCT], masks: Sequence[FoundMask]) -> tuple[dict[str, 
 
     Candidates are the CTs in the mask's folder, in the folder above it (unless both may be of other
     patients), and those that share its name's own words anywhere. The lattice decides among them, then the
-    name.
+    name. A DICOM segmentation goes by the series that it names.
     """
     by_place: dict[tuple[str, ...], list[FoundCT]] = defaultdict(list)
     by_words: dict[tuple[str, ...], list[FoundCT]] = defaultdict(list)
@@ -96,10 +111,26 @@ def pair(cts: Sequence[FoundCT], masks: Sequence[FoundMask]) -> tuple[dict[str, 
         near = by_place[mask.parts] + (by_place[mask.parts[:-1]] if _belongs_above(mask.parts) else [])
         alike = by_words[mask.words] if mask.words else []
         candidates = list({ct.where: ct for ct in near + alike}.values())
+        if mask.references is not None:
+            candidates = _referred(mask.references, cts, candidates)
+            if mask.fits is None:
+                # Contours are mm in a frame of reference: nothing else ties them to a CT.
+                candidates = [ct for ct in candidates if ct.grid.origin is not None]
         chosen = _choose(mask, candidates, notes)
         if chosen is not None:
             found[chosen.where].append(mask)
     return dict(found), notes
+
+
+def _referred(references: References, cts: Sequence[FoundCT], candidates: list[FoundCT]) -> list[FoundCT]:
+    """Return the CTs of the series, or else of the frame of reference, that a mask names; wherever they lie.
+
+    Where none of them is here, those nearby that are no DICOM: a series may have been converted.
+    """
+    dicom = [(ct, ct.grid.origin) for ct in cts if ct.grid.origin is not None]
+    of_series = [ct for ct, origin in dicom if origin.series_uid in references.series_uids]
+    of_frame = [ct for ct, origin in dicom if origin.frame_uid in references.frame_uids]
+    return of_series or of_frame or [ct for ct in candidates if ct.grid.origin is None]
 
 
 def _belongs_above(parts: tuple[str, ...]) -> bool:
@@ -108,12 +139,17 @@ def _belongs_above(parts: tuple[str, ...]) -> bool:
 
 def _choose(mask: FoundMask, candidates: list[FoundCT], notes: list[Note]) -> FoundCT | None:
     if not candidates:
-        notes.append(Note(mask.where, "no_ct", "no CT in its folder, in the one above, or of its name"))
+        text = "no CT in its folder, in the one above, or of its name"
+        if mask.references is not None:
+            text = "no CT of the series or frame of reference that it names"
+        notes.append(Note(mask.where, "no_ct", text))
         return None
     fitting, misfit = [], ""
     for ct in candidates:
         try:
             covers = [match_lattice(grid, ct.grid, where=mask.where) for grid in mask.grids]
+            if mask.fits is not None:
+                mask.fits(ct.grid)
         except CaseError as error:
             misfit = misfit or f"{error.what} of {ct.where} ({error.found})"
             continue

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paxray.errors import CaseError, ConfigError
 from paxray.io.cases import BY_NAME, Case, MaskSource
 from paxray.io.dicom import stack_grid
+from paxray.io.dicom_rtstruct import Contours
+from paxray.io.dicom_seg import DicomSegments
 from paxray.io.dicom_series import find_ct_series, has_dicom_magic
 from paxray.io.naming import is_general, keyed_hash, matching_key, own_words, patient_name, short_hash, slug
 from paxray.io.pairing import FoundCT, FoundMask, MaskKind, Note, pair
 from paxray.io.probe import probe_image
+from paxray.io.seg_nrrd import SlicerSegments
+from paxray.io.segments import SEG_NRRD, Segment, open_segments
 from paxray.io.stored import image_stem, image_suffix
 from paxray.io.walk import Folder, walk
 
@@ -45,13 +49,14 @@ def scan(
     *,
     key: str,
     known_classes: Collection[str] = (),
+    known_segment: Callable[[Segment], bool] | None = None,
     default_vocabulary: str = "totalsegmentator_v2",
 ) -> ScanResult:
     """Find CTs (NIfTI, NRRD, MetaImage, DICOM) and their masks below a folder.
 
-    What is a CT is decided by content; what goes together, by voxel lattice first, then place, then name. A
-    folder with one file per class is recognised by the class names. Nothing is guessed where two answers fit:
-    it is noted instead.
+    What is a CT is decided by content; what goes together, by voxel lattice first, then place, then name; a DICOM SEG
+    or RTSTRUCT goes by the series that it names, wherever it lies. A folder with one file per class is recognised by
+    the class names. Nothing is guessed where two answers fit: it is noted instead.
 
     Parameters
     ----------
@@ -59,6 +64,8 @@ def scan(
         Secret under which DICOM patient ids are hashed; the same key gives the same ids again.
     known_classes
         Names by which files of single classes are recognised.
+    known_segment
+        Whether a named segment means a class; by ``known_classes`` unless given.
     default_vocabulary
         Vocabulary of multilabel files, which do not say it themselves.
 
@@ -82,9 +89,10 @@ def scan(
         )
     findings = _Findings()
     known = frozenset(known_classes)
+    means = known_segment or (lambda segment: segment.name in known)
     for place in walk(folder, findings.notes):
-        _look_at_images(place, folder, known, findings)
-        _look_at_dicom(place, folder, key, findings)
+        _look_at_images(place, folder, known, means, findings)
+        _look_at_dicom(place, folder, key, means, findings)
     masks, notes = pair(findings.cts, findings.masks)
     findings.notes += notes
     cases = []
@@ -98,12 +106,18 @@ def scan(
     )
 
 
-def _look_at_images(place: Folder, root: Path, known: frozenset[str], findings: _Findings) -> None:
+def _look_at_images(
+    place: Folder, root: Path, known: frozenset[str], means: Callable[[Segment], bool], findings: _Findings
+) -> None:
     images = [file for file in place.files if image_suffix(file)]
+    named_segments = [file for file in images if file.name.lower().endswith(SEG_NRRD)]
+    for file in named_segments:
+        _add_segments(file, "/".join([*place.parts, file.name]), place, means, findings)
+    images = [file for file in images if file not in named_segments]
     named = {file for file in images if image_stem(file) in known}
     parts = place.parts
     members: list[FoundMask] = []
-    others = 0
+    others = len(named_segments)
     for file in images:
         where = "/".join([*parts, file.name])
         try:
@@ -146,12 +160,50 @@ def _add_class_folder(place: Folder, members: list[FoundMask], findings: _Findin
     findings.masks.append(FoundMask(place.path, where, tuple(outer), words, grids, "folder"))
 
 
-def _look_at_dicom(place: Folder, root: Path, key: str, findings: _Findings) -> None:
+def _add_segments(
+    file: Path, where: str, place: Folder, means: Callable[[Segment], bool], findings: _Findings
+) -> None:
+    """Note a file of named segments as a mask, unless none of its names means a class."""
+    try:
+        (opened,) = open_segments(file, where=where)
+    except CaseError as error:
+        findings.note(error)
+        return
+    unknown = [segment.name for segment in opened.segments if not means(segment)]
+    if unknown:
+        left_out = len(unknown) == len(opened.segments)
+        text = (
+            f"{'left out: ' if left_out else ''}{len(unknown)} of {len(opened.segments)} {opened.word}s mean no known "
+            f"class: {', '.join(unknown[:5])}; name them in a vocabulary of `names`"
+        )
+        findings.notes.append(Note(where, "unknown_class", text))
+        if left_out:
+            return
+    stem = file.name[: -len(SEG_NRRD)] if file.name.lower().endswith(SEG_NRRD) else file.stem
+    words = matching_key(place.parts, stem)
+    found = FoundMask(file, where, place.parts, words, (), "segments")
+    if isinstance(opened, SlicerSegments):
+        found = replace(found, grids=(opened.header.grid,))
+    elif isinstance(opened, DicomSegments):
+        planes = opened.planes
+        found = replace(found, references=opened.references, fits=lambda grid: planes.on(grid, where))
+    elif isinstance(opened, Contours):
+        found = replace(found, references=opened.references)
+    findings.masks.append(found)
+
+
+def _look_at_dicom(
+    place: Folder, root: Path, key: str, means: Callable[[Segment], bool], findings: _Findings
+) -> None:
     where = "/".join(place.parts) or root.resolve().name
     if not any(_is_dicom(file, where, findings.notes) for file in place.files):
         return
     try:
         inventory = find_ct_series(place.path, where=where)
+        for file in inventory.segmentations:
+            _add_segments(file, "/".join([*place.parts, file.name]), place, means, findings)
+        if not inventory.series and inventory.segmentations:
+            return
         if len(inventory.series) != 1:
             if inventory.series:
                 code, text = "several_series", "; ".join(one.describe() for one in inventory.series)
@@ -204,11 +256,11 @@ def _case_ids(cts: list[FoundCT]) -> list[str]:
 def _sources(
     ct: FoundCT, masks: list[FoundMask], default_vocabulary: str, notes: list[Note]
 ) -> tuple[MaskSource, ...]:
-    """Return a CT's masks: those named by class, else its one multilabel file."""
-    named = [mask for kind in ("folder", "class") for mask in masks if mask.kind == kind]
+    """Return a CT's masks: those that bear names, else its one multilabel file."""
+    named = [mask for kind in ("folder", "class", "segments") for mask in masks if mask.kind == kind]
     plain = [mask for mask in masks if mask.kind == "multilabel"]
     if plain and named:
-        reason = "masks named by class are there already"
+        reason = "masks that bear names are there already"
     elif len(plain) > 1:
         reason = f"{len(plain)} multilabel files fit {ct.where}, and each may have another vocabulary"
     else:

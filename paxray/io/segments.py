@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paxray.errors import CaseError
-from paxray.io.dicom_series import DICOM_SUFFIXES, has_dicom_magic
+from paxray.io.dicom_series import DICOM_SUFFIXES, RTSTRUCT, SEGMENTATIONS, has_dicom_magic
 from paxray.io.planes import ClassMask
 from paxray.io.stored import image_suffix, unreadable
 from paxray.io.volume import Grid
@@ -152,7 +152,7 @@ def _is_dicom(file: Path, where: str) -> bool:
 
 def _open_dicom(path: Path, where: str, *, optional: bool) -> SegmentFile | None:
     """Open a SEG or RTSTRUCT file; another kind is None where that is `optional`."""
-    from paxray.io.dicom_header import RTSTRUCT, SEGMENTATIONS, sop_class
+    from paxray.io.dicom_header import sop_class
     from paxray.io.dicom_rtstruct import Contours
     from paxray.io.dicom_seg import DicomSegments
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.catalog import Catalog, normal_word
 from paxray.anatomy.codes import CodeIndex
 from paxray.anatomy.naming import Names
 from paxray.errors import CaseError, ConfigError, suggest
@@ -106,6 +106,19 @@ def recognised(segment: Segment, catalog: Catalog, codes: CodeIndex) -> tuple[st
     return (name,)
 
 
+def recogniser(catalog: Catalog) -> Callable[[Segment], bool]:
+    """Return a test whether a segment means a class without a vocabulary; contradictory ones are not settled here."""
+    codes = CodeIndex(catalog)
+
+    def means(segment: Segment) -> bool:
+        try:
+            return bool(recognised(segment, catalog, codes))
+        except CaseError:
+            return True  # reading it says what contradicts what
+
+    return means
+
+
 def _resolved(files: Sequence[SegmentFile], names: Names, catalog: Catalog, where: str) -> Iterator[_Part]:
     codes = CodeIndex(catalog)
     unknown: list[_Part] = []
@@ -136,8 +149,8 @@ def _unknown(unknown: list[_Part], names: Names, catalog: Catalog, codes: CodeIn
         if len(unknown) == 1
         else f"{len(unknown)} {word}s mean no class of the catalog"
     )
-    hint = suggest(first.name.lower(), catalog) if len(unknown) == 1 else ""
-    rename = "rename the file, " if word == "file" else ""
+    hint = suggest(normal_word(first.name), catalog) if len(unknown) == 1 else ""
+    rename = "rename the file, or " if word == "file" else ""
     return CaseError(
         what,
         where=first.where if len(unknown) == 1 else where,
