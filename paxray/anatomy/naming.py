@@ -59,8 +59,8 @@ def load_names(spec: str, *, base: Path | None = None, catalog: Catalog) -> Name
     Parameters
     ----------
     spec
-        Path of a YAML file with ``names``, such as ``{names: {"Lung, left": lung_left, "PTV*": []}}``: each stands
-        for a class, a list of classes, or ``[]`` for nothing. ``fraction`` may say from which share of a voxel on
+        Path of a YAML file with ``names``, such as ``{names: {"Lung, left": lung_left, "PTV*": null}}``: each stands
+        for a class, a list of classes, or ``null`` for nothing. ``fraction`` may say from which share of a voxel on
         it counts. Names of the file under ``extends`` hold as well; its own go before.
     base
         Folder to which a path is relative; the working directory by default.
@@ -113,11 +113,11 @@ def _read(spec: str, path: Path, catalog: Catalog, chain: tuple[Path, ...]) -> N
 
 
 def _classes(document: Document, name: Any, of: Any, catalog: Catalog) -> tuple[str, ...]:
-    words = of if isinstance(of, list) else [of]
+    words = of if isinstance(of, list) else [] if of is None else [of]
     at = ("names", name)
     if not all(isinstance(word, str) for word in words):
         raise document.error(
-            at, "not a class", expected="a class, a list of classes, or [] to leave it out", found=of
+            at, "not a class", expected="a class, a list of classes, or null to leave it out", found=of
         )
     try:
         return tuple(dict.fromkeys(catalog.resolve(word) for word in words))

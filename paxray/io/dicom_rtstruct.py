@@ -192,6 +192,6 @@ def _bad(where: str, expected: str, found: str, do: str = "") -> CaseError:
         where=where,
         expected=expected,
         found=found,
-        do=do or "leave the region out in the vocabulary (NAME: []), or draw it with closed contours",
+        do=do or "leave the region out in the vocabulary (NAME: null), or draw it with closed contours",
         code="bad_contours",
     )

@@ -60,7 +60,7 @@ def tight_piece(k: int, plane: NDArray[Any]) -> Piece | None:
     span = slice(int(rows[0]), int(rows[-1]) + 1)
     columns = np.flatnonzero(plane[span].any(axis=0))
     across = slice(int(columns[0]), int(columns[-1]) + 1)
-    return Piece(k, span, across, plane[span, across])
+    return Piece(k, span, across, plane[span, across].copy())  # a view would keep the whole plane
 
 
 def stacked(pieces: Iterable[Piece]) -> tuple[Box, NDArray[np.bool_]]:

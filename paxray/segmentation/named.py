@@ -158,10 +158,9 @@ def _unknown(unknown: list[_Part], names: Names, catalog: Catalog, codes: CodeIn
         + ("" if word == "file" else ", or a SNOMED CT code of one")
         + (f", or a name in {names.spec}" if names.classes else ""),
         found=", ".join(listed[:_NAMED]) + more,
-        do=hint
-        or rename
-        + "or name a vocabulary, a YAML file such as "
-        f"{{names: {{'{first.name}': CLASS}}}}; [] instead of a class leaves a {word} out",
+        do=(f"{hint} Else " if hint else "")
+        + f"{rename}name as its vocabulary a YAML file such as {{names: {{'{first.name}': CLASS}}}}; null instead of a "
+        f"class leaves a {word} out",
         code="unknown_class",
     )
 

@@ -61,7 +61,7 @@ class TestVocabularyOfNames:
     def test_names_lists_patterns_and_what_is_left_out(self, tmp_path):
         names = self.write(
             tmp_path,
-            'names:\n  "Lung, left": lung_left\n  "Herz 1": [heart, pericardium]\n  "PTV*": []\n  "PTV keep": liver\n',
+            'names:\n  "Lung, left": lung_left\n  "Herz 1": [heart, pericardium]\n  "PTV*": null\n  "PTV keep": liver\n',
         )
         found = load_names(str(names), catalog=CATALOG)
         assert found is not None
@@ -105,7 +105,7 @@ class TestVocabularyOfNames:
     def test_it_names_segments_unites_and_leaves_out(self, tmp_path):
         a, b = mask(1), mask(2)
         path = nrrd(tmp_path / "x.seg.nrrd", Lappen__1=a, Lappen__2=b, spleen=b, Tisch=a)
-        names = self.write(tmp_path, 'names: {"Lappen*": [lung_left, lungs], Tisch: []}')
+        names = self.write(tmp_path, 'names: {"Lappen*": [lung_left, lungs], Tisch: null}')
         labels = read(f"{path}={names}")
         assert set(labels.names) == {"lung_left", "lungs", "spleen"}
         np.testing.assert_array_equal(labels.mask("lung_left"), a | b)
