@@ -211,8 +211,8 @@ def run(options: argparse.Namespace) -> None:
     table = Table(
         "From files to labels on the CT's lattice",
         f"Chest of {size} voxels: the real chest's masks, mirrored along z. Median (fastest to slowest) of "
-        f"{options.repeats} rounds, files in the page cache, compiled code loaded. Memory: what resident memory rose by "
-        f"at most, the labels included ({number(2 * np.prod(grid.shape) / 2**20)} MiB). Promised for the folder: under "
+        f"{options.repeats} rounds, files in the page cache, compiled code loaded. Memory: what resident memory rose "
+        f"by at most, the labels included ({number(2 * np.prod(grid.shape) / 2**20)} MiB). Promised for the folder: under "
         f"{PROMISED_S:g} s on two processors.",
         ("source", "wall", "processor time", "memory, MiB"),
         rows,

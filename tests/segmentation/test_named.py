@@ -61,7 +61,7 @@ class TestVocabularyOfNames:
     def test_names_lists_patterns_and_what_is_left_out(self, tmp_path):
         names = self.write(
             tmp_path,
-            'names:\n  "Lung, left": lung_left\n  "Herz 1": [heart, pericardium]\n  "PTV*": null\n  "PTV keep": liver\n',
+            'names: {"Lung, left": lung_left, "Herz 1": [heart, pericardium], "PTV*": null, "PTV keep": liver}',
         )
         found = load_names(str(names), catalog=CATALOG)
         assert found is not None
