@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import command, derive, limits, machine, projector, report
+from benchmarks import command, derive, limits, machine, masks, projector, report
 from benchmarks.compare import TOOLS, compare, disagreement, label_disagreement
 from benchmarks.scenes import (
     CASES,
@@ -28,7 +28,10 @@ from benchmarks.timing import LEAST_ROUNDS, Call, Times, take_turns
 from benchmarks.tools import Paxray, Tool
 from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import load_catalog
+from paxray.anatomy.vocabulary import load_vocabulary
+from paxray.io.volume import Grid, Volume
 from paxray.projection.project import project
+from paxray.segmentation.files import read_masks
 
 SHRINK = 4
 KEYS = {"tool", "case", "outputs", "classes", "seconds", "rms_error"}
@@ -310,3 +313,16 @@ def test_derive_runs_on_the_chest(real_data: Path, tmp_path: Path) -> None:
     assert one["by_class_s"].keys() >= {"mediastinum", "skin", "rib_left_4_anterior"}
     assert sum(one["by_class_s"].values()) == pytest.approx(sum(one["by_operator_s"].values()))
     assert "| course |" in (tmp_path / "derive.md").read_text()
+
+
+def test_masks_say_the_same_in_every_format(tmp_path: Path) -> None:
+    """What `benchmarks.masks` reads is one set of masks, so that its rows compare."""
+    affine = np.diag([0.75, 0.5, 2.5, 1.0])
+    values = np.random.default_rng(0).integers(0, 118, (5, 12, 10)).astype(np.uint8)
+    masks.write_sources(Volume(values, affine), tmp_path)
+    catalog = load_catalog()
+    names = load_vocabulary("totalsegmentator_v2", catalog=catalog).labels
+    for source in masks.sources_in(tmp_path).values():
+        labels = read_masks([source], Grid(values.shape, affine), catalog)
+        for value, name in names.items():
+            np.testing.assert_array_equal(labels.mask(name), values == value)

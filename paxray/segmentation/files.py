@@ -114,6 +114,8 @@ def _names_of(source: MaskSource, catalog: Catalog, base: Path | None) -> Names 
         names = load_names(source.vocabulary, base=base, catalog=catalog)
     except ConfigError as error:
         raise _bad_vocabulary(error, source) from error
+    if names is not None and names.values and not names_its_segments(source.path):
+        return None
     values_are_named = source.path.name.lower().endswith(SEG_NRRD)  # one layer of it is a label map, too
     if names is None and names_its_segments(source.path) and not values_are_named:
         raise CaseError(
