@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import command, derive, limits, machine, masks, projector, report
+from benchmarks import command, derive, limits, machine, masks, nnunet, projector, report
 from benchmarks.compare import TOOLS, compare, disagreement, label_disagreement
 from benchmarks.scenes import (
     CASES,
@@ -29,7 +29,9 @@ from benchmarks.tools import Paxray, Tool
 from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import load_catalog
 from paxray.anatomy.vocabulary import load_vocabulary
+from paxray.io.nifti import read_nifti
 from paxray.io.volume import Grid, Volume
+from paxray.phantom.thorax import label_ids
 from paxray.projection.project import project
 from paxray.segmentation.files import read_masks
 
@@ -326,3 +328,21 @@ def test_masks_say_the_same_in_every_format(tmp_path: Path) -> None:
         labels = read_masks([source], Grid(values.shape, affine), catalog)
         for value, name in names.items():
             np.testing.assert_array_equal(labels.mask(name), values == value)
+
+
+def test_a_data_set_for_nnunet_holds_the_largest_structures_under_their_own_names(tmp_path: Path) -> None:
+    [case] = nnunet.phantoms([4], 6.0)
+    classes = nnunet.largest([case], 5)
+    nnunet.write_dataset(tmp_path, [case], classes)
+    written = read_nifti(tmp_path / "labelsTr" / "phantom_00004.nii.gz").array
+    told = json.loads((tmp_path / "dataset.json").read_text())
+    assert told["labels"].pop("background") == 0
+    assert set(told["labels"]) <= set(load_catalog())
+    sizes = [int((written == value).sum()) for value in told["labels"].values()]
+    for name, value in told["labels"].items():
+        np.testing.assert_array_equal(written == value, case.labels.array == label_ids()[name])
+    others = [int((case.labels.array == n).sum()) for name, n in label_ids().items() if name not in classes]
+    assert sizes == sorted(sizes, reverse=True)
+    assert min(sizes) >= max(others)
+    image = read_nifti(tmp_path / "imagesTr" / "phantom_00004_0000.nii.gz").array
+    np.testing.assert_array_equal(image, case.ct.array)
