@@ -249,7 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "nnunet.md").write_text(text)
-        record = {"machine": machine.describe(), "seconds": lap.seconds, "dice": tables}
+        about = {key: value for key, value in machine.describe().items() if key != "load_before"}
+        record = {"machine": about, "seconds": lap.seconds, "dice": tables}
         (options.out / "nnunet.json").write_text(json.dumps(record, indent=1) + "\n")
     return 0
 
