@@ -59,7 +59,7 @@ def test_a_cpu_build_imports_no_torch(tmp_path: Path, phantom_table: Path, pipel
 def test_version_and_every_help_text() -> None:
     assert __version__ in call("--version")
     for command in (
-        "scan", "build", "project", "report", "verify", "phantom", "export coco",
+        "scan", "build", "project", "doctor", "report", "verify", "phantom", "export coco",
         "classes list", "classes show", "classes tree", "classes check",
     ):  # fmt: skip
         assert "Usage" in call(*command.split(), "--help")

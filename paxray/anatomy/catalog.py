@@ -193,6 +193,10 @@ class Catalog(Mapping[str, AnatomyClass]):
             )
         return found
 
+    def knows(self, name: str) -> bool:
+        """Whether `resolve` finds a class of that name."""
+        return normal_word(name) in self._words
+
     def place(self, name: str, key: str = "") -> str:
         """Return ``file:line: key`` of a class's field (dots between keys), or "" for a class from no file.
 

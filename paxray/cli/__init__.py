@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from paxray._version import __version__
-from paxray.cli import build, classes, data, imports, segment
+from paxray.cli import build, classes, data, doctor, imports, segment
 from paxray.cli.common import err, out
 from paxray.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
 
@@ -34,6 +34,7 @@ for command in (
     data.report,
     data.verify,
     build.phantom,
+    doctor.doctor,
 ):
     app.command()(command)
 app.command("import-paxray")(imports.import_paxray)

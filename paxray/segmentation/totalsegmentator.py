@@ -103,7 +103,7 @@ class TotalSegmentator(Segmenter):
 
     def identity(self) -> Mapping[str, Any]:  # noqa: D102
         weights = {
-            str(path.relative_to(self._weights())): _sha256(path)
+            str(path.relative_to(self.weights_folder())): _sha256(path)
             for task in self._tasks()
             for model in task.models
             for path in self._files(model)
@@ -153,7 +153,7 @@ class TotalSegmentator(Segmenter):
             request,
             segmenter=self.name,
             time_limit_s=self.time_limit_s,
-            environment={"TOTALSEG_WEIGHTS_PATH": str(self._weights()), "nnUNet_def_n_proc": "1"},
+            environment={"TOTALSEG_WEIGHTS_PATH": str(self.weights_folder()), "nnUNet_def_n_proc": "1"},
         )
         builder = LabelBuilder(request.ct.shape)
         # A task that looked nowhere says nothing of a class: what another says of it counts, earlier or later.
@@ -183,8 +183,8 @@ class TotalSegmentator(Segmenter):
             )
         return classes
 
-    def _weights(self) -> Path:
-        """The folder of weights, as the package itself chooses it."""
+    def weights_folder(self) -> Path:
+        """Where weights are looked for: as set, else as the package itself chooses it."""
         if self.weights_dir is not None:
             return self.weights_dir.resolve()
         if named := os.environ.get("TOTALSEG_WEIGHTS_PATH"):
@@ -193,7 +193,7 @@ class TotalSegmentator(Segmenter):
 
     def _files(self, model: Model) -> list[Path]:
         """All files that a model consists of; `ResourceError` (``weights_missing``) where one is not there."""
-        folder = self._weights() / model.folder
+        folder = self.weights_folder() / model.folder
         folds = [folder / f"fold_{fold}" for fold in model.folds] or sorted(folder.glob("fold_*"))
         files = [folder / "plans.json", folder / "dataset.json"]
         files += [fold / "checkpoint_final.pth" for fold in folds]
@@ -204,13 +204,13 @@ class TotalSegmentator(Segmenter):
 
     def _weights_missing(self, model: Model, lacking: Path) -> ResourceError:
         wanted = next(task for task in self._tasks() if model in task.models).download
-        at = "" if self.weights_dir is None else f"TOTALSEG_WEIGHTS_PATH={self._weights()} "
+        at = "" if self.weights_dir is None else f"TOTALSEG_WEIGHTS_PATH={self.weights_folder()} "
         commands = " && ".join(f"{at}totalseg_download_weights -t {name}" for name in wanted)
         return ResourceError(
             "weights of TotalSegmentator are not there",
             where=WHERE,
-            expected=f"{lacking.relative_to(self._weights())} in {self._weights()}",
-            found="no such folder" if not self._weights().is_dir() else "no such file",
+            expected=f"{lacking.relative_to(self.weights_folder())} in {self.weights_folder()}",
+            found="no such folder" if not self.weights_folder().is_dir() else "no such file",
             do=f"get them once, with a network: {commands}",
             code="weights_missing",
         )

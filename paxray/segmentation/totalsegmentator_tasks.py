@@ -77,11 +77,9 @@ class Task:
         """Value to canonical class, of those that the catalog knows."""
         out = {}
         for value, name in self.names.items():
-            if (meant := self._meant(name)) is not None:
-                try:
-                    out[value] = catalog.resolve(meant)
-                except ConfigError:
-                    continue  # teeth one by one, for example; docs/segmentation.md says so
+            # What it does not know: teeth one by one, for example; docs/segmentation.md says so.
+            if (meant := self._meant(name)) is not None and catalog.knows(meant):
+                out[value] = catalog.resolve(meant)
         return out
 
     def _meant(self, name: str) -> str | None:
