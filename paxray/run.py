@@ -268,6 +268,9 @@ def _on_dask(jobs: list[ShardJob], workers: int, on_event: Callable[[Event], Non
     settings = {
         "distributed.worker.daemon": False,
         "distributed.scheduler.allowed-failures": 1,
+        # A worker that died is started again, however long that takes on a busy machine. The cluster would give it up
+        # where it is not back in 15 s, and a build without workers waits for ever.
+        "distributed.deploy.lost-worker-timeout": "1000 days",
         "distributed.admin.log-format": "%(message)s",
         "distributed.logging": {"distributed": "error"},
     }

@@ -597,7 +597,9 @@ def test_every_influence_on_a_case_is_in_its_fingerprint(
 def test_a_case_that_kills_its_worker_fails_alone(
     tmp_path: Path, phantom_table: Path, lean_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The shard-mates of a poisonous case come out; it alone is listed."""
+    """The shard-mates of a poisonous case come out; it alone is listed. However long workers take to come back."""
+    import dask
+
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
@@ -614,7 +616,8 @@ def test_a_case_that_kills_its_worker_fails_alone(
     rows[0]["ct"] = str(tmp_path / "poison.nii.gz")
     table = write_rows(tmp_path / "t.csv", rows, phantom_table.parent)
     one_shard = changed(lean_pipeline, shard_cases=4, splits={"train": 1.0, "val": 0.0, "test": 0.0})
-    result = build(one_shard, table, tmp_path / "out", workers=1)
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "10 ms"}):
+        result = build(one_shard, table, tmp_path / "out", workers=1)
     assert result.cases == {"ok": 3, "failed": 1}
     assert [(r.case_id, r.code) for r in result.failed] == [(rows[0]["case_id"], "worker_died")]
     assert verify(tmp_path / "out", deep=True).findings == ()
