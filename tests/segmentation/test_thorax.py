@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,8 +19,9 @@ from paxray.phantom.thorax import make_phantom
 from paxray.segmentation.thorax.lattice import Field
 from paxray.segmentation.thorax.morphology import closed, dilate, erode, opened
 from paxray.segmentation.thorax.result import ThoraxResult
-from paxray.segmentation.thorax.ribs import Rib, _pairs
+from paxray.segmentation.thorax.ribs import Rib, _pairs, count_ribs
 from paxray.segmentation.thorax.segment import CLASSES, RIBS, segment_thorax
+from paxray.segmentation.thorax.spine import Spine
 
 Bool = NDArray[np.bool_]
 COARSE_MM = (3.0, 3.0, 3.0)
@@ -163,6 +166,118 @@ def test_padding_outside_the_circle(coarse: Phantom) -> None:
     assert not (result.mask("body")[:, outside]).any()
     for name in ("lung_left", "lung_right", "trachea", "spine", "heart", "rib_left_5", "rib_right_9"):
         assert dice(result.mask(name), coarse.result.mask(name)) > 0.9, name
+
+
+@pytest.fixture(scope="module")
+def hard(coarse: Phantom) -> tuple[ThoraxResult, Bool]:
+    """A prone patient with contrast and metal, and the voxels of the table and its cover, in front of the belly.
+
+    Contrast as in the real chest: the superior vena cava saturated, veins and right heart far above bone's HU, the
+    aorta within it. Wires with streaks in the breastbone, as after heart surgery.
+    """
+    array = coarse.ct.array.astype(np.float32)
+    for prefix, hu in (
+        ("superior_vena_cava", 3071),
+        ("brachiocephalic_vein", 1300),
+        ("heart_atrium_right", 600),
+        ("heart_ventricle_right", 600),
+        ("pulmonary_artery", 600),
+        ("heart_atrium_left", 350),
+        ("heart_ventricle_left", 350),
+        ("aorta", 350),
+    ):
+        array[coarse.truth(prefix)] = hu
+    wires = np.argwhere(coarse.truth("sternum")).mean(axis=0).round().astype(int)
+    y, x = (np.indices(array.shape[1:]) - wires[1:, None, None]) * COARSE_MM[0]
+    away, angle = np.hypot(y, x), np.arctan2(y, x)
+    for k in wires[0] + np.array([-6, -2, 2, 6]):
+        array[k] += np.where(away > 6, 400 * np.cos(8 * angle) * np.exp(-away / 75), 0)
+        array[k][away < 4] = 3071
+    room = 12
+    array = np.pad(array, ((0, 0), (room, 0), (0, 0)), constant_values=-1000)
+    front = room + int(np.flatnonzero((coarse.labels > 0).any(axis=(0, 2)))[0])
+    table = np.zeros(array.shape, bool)
+    table[:, [front - 2, front - 6, front - 5], 5:-5] = True
+    array[table] = 300
+    array[:, front - 2, 5:-5] = -200
+    affine = coarse.ct.affine.copy()
+    affine[:3, 3] -= room * affine[:3, 1]
+    result = segment_thorax(Volume(np.clip(array, -1024, 3071).round().astype(np.int16), affine))
+    return result, table
+
+
+def of_coarse(result: ThoraxResult, name: str, coarse: Phantom) -> Bool:
+    """A mask of `hard` on the voxels of `coarse`."""
+    return result.mask(name)[:, -coarse.ct.shape[1] :]
+
+
+def test_a_table_in_front_of_a_prone_patient_is_no_body(
+    hard: tuple[ThoraxResult, Bool], coarse: Phantom
+) -> None:
+    result, table = hard
+    assert not (result.mask("body") & table).any()
+    assert dice(of_coarse(result, "body", coarse), coarse.labels > 0) >= 0.98
+
+
+def test_contrast_is_no_bone(hard: tuple[ThoraxResult, Bool], coarse: Phantom) -> None:
+    """The vein that contrast comes in by. Where the aorta lies on the spine some of it passes for bone."""
+    cava = coarse.truth("superior_vena_cava")
+    assert (of_coarse(hard[0], "bones", coarse) & cava).sum() < 0.02 * cava.sum()
+    assert dice(of_coarse(hard[0], "heart", coarse), coarse.truth("heart_")) >= 0.85
+
+
+@pytest.mark.parametrize(
+    "name", ["lung_left", "lung_right", "trachea", "spine", "sternum", "rib_left_5", "rib_right_9"]
+)
+def test_metal_and_contrast_leave_the_rest_as_it_was(
+    hard: tuple[ThoraxResult, Bool], coarse: Phantom, name: str
+) -> None:
+    assert dice(of_coarse(hard[0], name, coarse), coarse.result.mask(name)) > 0.95
+
+
+def test_raised_arms_are_body_and_bone(phantom: Phantom) -> None:
+    arms = phantom.truth("humerus_")
+    assert arms.any()
+    assert not (arms & ~phantom.result.mask("body")).any()
+    assert (arms & phantom.result.mask("bones")).sum() > 0.8 * arms.sum()
+
+
+def test_thick_slices_number_no_rib(coarse: Phantom) -> None:
+    """9 mm: ribs run together, and counting what is left would misname every one. What is large is found."""
+    n = coarse.ct.shape[0] // 3
+    array = coarse.ct.array[: 3 * n].reshape(n, 3, *coarse.ct.shape[1:]).mean(axis=1)
+    affine = coarse.ct.affine.copy()
+    affine[:3, 3] += affine[:3, 2]
+    affine[:3, 2] *= 3
+    result = segment_thorax(Volume(array.round().astype(np.int16), affine))
+    assert not [name for name in RIBS if name in result.found]
+    assert "slices 9.0 mm apart" in result.unknown["rib_left_6"]
+    assert "ribs_left" in result.found
+    for name, prefix, suffix, least in (
+        ("body", "", "", 0.98),
+        ("lung_left", "lung_", "left", 0.97),
+        ("lung_right", "lung_", "right", 0.97),
+        ("heart", "heart_", "", 0.8),
+        ("spine", "vertebrae_", "", 0.75),
+    ):
+        assert dice(result.mask(name), coarse.truth(prefix, suffix)[1 : 3 * n : 3]) >= least, name
+
+
+def test_too_few_or_too_many_ribs_between_the_first_and_the_last_get_no_number(coarse: Phantom) -> None:
+    """Nine pairs where both ends of the cage are in sight: some were missed, and nobody knows which."""
+    field = Field.of(coarse.ct, coarse.labels > 0)
+    heights = np.ones(field.full.shape[0])
+    spine = SimpleNamespace(evidence=np.concatenate([heights, np.ones(40)]))
+    middle = (heights.size + 40) * field.mm[0] / 2
+    for pairs, numbered in ((9, False), (12, True), (14, False)):
+        ribs = [
+            Rib(2 * n + (side == "right"), side, middle + 20.0 * (pairs / 2 - n), 40.0 if n == 0 else 90.0)
+            for n in range(pairs)
+            for side in ("left", "right")
+        ]
+        ladder = count_ribs(field, ribs, cast(Spine, spine))
+        assert (ladder.first_number is not None) == numbered, pairs
+        assert numbered or f"{pairs} pairs" in ladder.reason
 
 
 def test_scan_that_begins_below_the_first_rib_and_ends_above_the_last(coarse: Phantom) -> None:
