@@ -32,6 +32,9 @@ CLASSES = (
     ("skull", "bone", []),
 )
 ABSENT, UNKNOWN = "breast_left", "skull"
+#: The class that segmenters rate and differ about.
+RATED = "heart"
+WHY_UNKNOWN = "nothing looked for 'skull'"
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ def _label_rows(
     for number, (name, _, _) in enumerate(classes, start=1):
         row: dict[str, Any] = {"class": name, "category_id": number, "status": "present"}
         if name in (ABSENT, UNKNOWN):
-            row["status"] = "absent" if name == ABSENT else "unknown"
+            row |= {"status": "absent"} if name == ABSENT else {"status": "unknown", "note": WHY_UNKNOWN}
         elif not masks[name].any():
             row |= {"view_status": "outside", "area_px": 0, "cut_by_ct": False, "volume_mm3": 8.0}
         else:
@@ -191,6 +194,10 @@ def _label_rows(
                 "entry_mean_mm": float("nan"),
                 "exit_mean_mm": 1700.0,
             }
+            if name == RATED:
+                share = masks[name] & (rng.random(size) > 0.5)
+                row |= {"confidence": round(float(rng.random()), 2), "disputed_mm3": 8.0}
+                row |= {"disputed_px": int(share.sum()), "disputed": encode_mask(share)}
         rows.append(row)
     return rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import colorsys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,25 @@ def _render(dataset: Dataset, summary: Summary, shown: list[Sample]) -> str:
         summary=summary,
         gallery=_gallery(summary, shown),
         cards=[_card(sample) for sample in shown],
+        segmenters=_segmenters(manifest),
         seen=sum(row.seen > 0 for row in summary.classes),
         pipeline=yaml.safe_dump(manifest["pipeline"], sort_keys=False, allow_unicode=True),
         version=__version__,
     )
+
+
+def _segmenters(manifest: Mapping[str, Any]) -> list[str]:
+    """What drew masks, with what tells one version of it from another."""
+    said = []
+    for one in manifest.get("segmenters") or []:
+        plain = {
+            key.removeprefix("identity."): value for key, value in one.items() if key.startswith("identity.")
+        }
+        facts = [
+            f"{key} {value}" for key, value in plain.items() if isinstance(value, str | int) and value != ""
+        ]
+        said.append(f"{one['segmenter']} ({', '.join([*facts, 'on ' + one['device']])})")
+    return said
 
 
 def _label(name: str) -> str:

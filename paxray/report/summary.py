@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from paxray.dataset.layout import SPLITS, Layout
 from paxray.dataset.plan import read_plan
 from paxray.dataset.reader import Dataset
 from paxray.dataset.shard import OK, read_commit, records_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PENDING = "pending"
 SEVERITIES = ("error", "warning", "note")
@@ -47,10 +50,15 @@ class ClassRow:
     Attributes
     ----------
     seen, absent, unknown
-        Samples in which it has pixels; in which it was looked for and not found; in which nothing looked for
-        it.
+        Samples in which it has pixels; in which it was looked for and not found; in which nobody can tell.
     median_share
         Of the image's pixels, over the samples in which it is seen; None where it is in none.
+    confidence
+        Median of what segmenters gave it, over the samples in which it is seen; None where none rated it.
+    disputed
+        Median share of its pixels on which segmenters differ; None where no two of them drew it.
+    reason
+        Why it is unknown, as most samples say in which it is.
     """
 
     category: dict[str, Any]
@@ -58,6 +66,9 @@ class ClassRow:
     absent: int
     unknown: int
     median_share: float | None
+    confidence: float | None = None
+    disputed: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,16 @@ class Summary:
             first.setdefault(key, row)
         order = sorted(first, key=lambda key: (SEVERITIES.index(key[0]), -len(cases[key]), key[1:]))
         return [(first[key], len(cases[key])) for key in order]
+
+    @property
+    def rated(self) -> bool:
+        """Whether a segmenter rated any class."""
+        return any(row.confidence is not None for row in self.classes)
+
+    @property
+    def compared(self) -> bool:
+        """Whether several segmenters drew any class."""
+        return any(row.disputed is not None for row in self.classes)
 
     @property
     def patients(self) -> int:
@@ -155,16 +176,21 @@ def _findings(dataset: Dataset) -> tuple[FindingRow, ...]:
 
 
 def _classes(dataset: Dataset) -> tuple[ClassRow, ...]:
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     layout = Layout(dataset.root)
     ids = [category["id"] for category in dataset.categories]
     counts = {status: np.zeros(max(ids, default=0) + 1, np.int64) for status in ("absent", "unknown")}
-    shares: list[list[NDArray[np.float32]]] = [[] for _ in range(max(ids, default=0) + 1)]
+    top = max(ids, default=0) + 1
+    shares: list[list[NDArray[Any]]] = [[] for _ in range(top)]
+    rated: list[list[NDArray[Any]]] = [[] for _ in range(top)]
+    disputed: list[list[NDArray[Any]]] = [[] for _ in range(top)]
+    reasons: dict[int, Counter[str]] = {number: Counter() for number in ids}
     for shard in dataset.shards:
         sizes = pq.read_table(layout.samples(shard), columns=["sample_id", "rows", "columns"]).to_pylist()
         pixels = {row["sample_id"]: row["rows"] * row["columns"] for row in sizes}
-        wanted = ["sample_id", "category_id", "status", "area_px"]
+        wanted = ["sample_id", "category_id", "status", "note", "confidence", "area_px", "disputed_px"]
         labels = pq.read_table(layout.labels(shard), columns=wanted)
         number = labels["category_id"].to_numpy()
         status = np.array(labels["status"].to_pylist(), dtype=str)
@@ -173,22 +199,43 @@ def _classes(dataset: Dataset) -> tuple[ClassRow, ...]:
         area = np.array([area or 0 for area in labels["area_px"].to_pylist()], dtype=np.float64)
         image = np.array([pixels[name] for name in labels["sample_id"].to_pylist()], dtype=np.float64)
         share = (area / image).astype(np.float32)
+        sure, apart = (_floats(labels[name]) for name in ("confidence", "disputed_px"))
         for found in np.unique(number[area > 0]):
-            shares[found].append(share[(number == found) & (area > 0)])
+            own = (number == found) & (area > 0)
+            shares[found].append(share[own])
+            rated[found].append(sure[own])
+            disputed[found].append((apart[own] / area[own]).astype(np.float32))
+        unknown = labels.filter(pc.equal(labels["status"], "unknown")).group_by(["category_id", "note"])
+        for row in unknown.aggregate([([], "count_all")]).to_pylist():
+            reasons[row["category_id"]][row["note"] or ""] += row["count_all"]
     rows = []
     for category in dataset.categories:
         number = category["id"]
-        found = np.concatenate(shares[number]) if shares[number] else np.zeros(0, np.float32)
         rows.append(
             ClassRow(
                 category=category,
-                seen=len(found),
+                seen=sum(map(len, shares[number])),
                 absent=int(counts["absent"][number]),
                 unknown=int(counts["unknown"][number]),
-                median_share=float(np.median(found)) if len(found) else None,
+                median_share=_median(shares[number]),
+                confidence=_median(rated[number]),
+                disputed=_median(disputed[number]),
+                reason=max(reasons[number].items(), key=lambda item: (item[1], item[0]), default=("", 0))[0],
             )
         )
     return tuple(rows)
+
+
+def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A column's numbers, NaN where it has none."""
+    return np.array([np.nan if value is None else value for value in column.to_pylist()], dtype=np.float64)
+
+
+def _median(parts: list[NDArray[Any]]) -> float | None:
+    """Of all values that are numbers; None where there are none."""
+    values = np.concatenate(parts) if parts else np.zeros(0)
+    values = values[~np.isnan(values)]
+    return float(np.median(values)) if len(values) else None
 
 
 def choose_samples(samples: tuple[SampleRow, ...], count: int) -> tuple[SampleRow, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_fixture import CLASSES, UNKNOWN, FakeCase, make_dataset
+from dataset_fixture import CLASSES, RATED, UNKNOWN, WHY_UNKNOWN, FakeCase, make_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -259,10 +259,47 @@ def test_summary_agrees_with_the_masks(dataset: Dataset) -> None:
         assert row.absent == sum(
             r["status"] == "absent" for s in samples for r in s.labels if r["class"] == name
         )
+        facts = [r for s in samples for r in s.labels if r["class"] == name and r["area_px"]]
+        if name == RATED:
+            assert row.confidence == pytest.approx(np.median([r["confidence"] for r in facts]))
+            assert row.disputed == pytest.approx(
+                np.median(
+                    [
+                        s.disputed[name].sum() / r["area_px"]
+                        for s, r in zip((s for s in samples if s.masks[name].any()), facts, strict=True)
+                    ]
+                )
+            )
+        else:
+            assert row.confidence is None
+            assert row.disputed is None
+        assert row.reason == (WHY_UNKNOWN if name == UNKNOWN else "")
         if shares:
             assert row.median_share == pytest.approx(np.median(shares), rel=1e-6)
         else:
             assert row.median_share is None
+
+
+def test_what_is_known_of_masks_is_on_the_page(dataset: Dataset, tmp_path: Path) -> None:
+    """Confidence, disputed pixels, why a class is unknown, whose masks they are; columns only where needed."""
+    manifest = json.loads((dataset.root / "dataset.json").read_text())
+    thorax = {"segmenter": "thorax", "device": "cpu", "classes": "ab", "identity.version": 7}
+    (dataset.root / "dataset.json").write_text(json.dumps(manifest | {"segmenters": [thorax]}))
+    text = Page(write_report(Dataset(dataset.root))).text
+    [heart] = [row for row in summarise(dataset).classes if row.category["name"] == RATED]
+    assert heart.confidence is not None
+    for words in (
+        "Confidence",
+        "Disputed",
+        f"{heart.confidence:.2f}",
+        WHY_UNKNOWN,
+        "are of thorax (version 7, on cpu).",
+    ):
+        assert words in text, words
+    plain = make_dataset(tmp_path / "plain", classes=[c for c in CLASSES if c[0] != RATED])
+    text = Page(write_report(Dataset(plain))).text
+    for words in ("Confidence", "Disputed", "did not come with a CT"):
+        assert words not in text, words
 
 
 @st.composite
