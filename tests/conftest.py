@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from once import made_once
 
 if TYPE_CHECKING:
     from paxray.config import Pipeline
@@ -25,11 +26,22 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def phantom_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The case table of four coarse phantoms."""
-    from paxray.phantom.write import write_phantoms
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test run share; who writes to it takes a lock there (`locked`)."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    return write_phantoms(tmp_path_factory.mktemp("phantoms"), 4, 7, spacing_mm=(5.0, 5.0, 5.0))
+
+@pytest.fixture(scope="session")
+def phantom_table(run_folder: Path) -> Path:
+    """The case table of four coarse phantoms; no test changes it or what lies beside it."""
+
+    def make(folder: Path) -> None:
+        from paxray.phantom.write import write_phantoms
+
+        assert write_phantoms(folder, 4, 7, spacing_mm=(5.0, 5.0, 5.0)) == folder / "cases.csv"
+
+    return made_once(run_folder / "phantoms", make) / "cases.csv"
 
 
 @pytest.fixture(scope="session")
@@ -57,14 +69,15 @@ def lean_pipeline(small_pipeline: Pipeline) -> Pipeline:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, phantom_table: Path, small_pipeline: Pipeline) -> Path:
+def built(run_folder: Path, phantom_table: Path, small_pipeline: Pipeline) -> Path:
     """A built data set; tests that change it copy it first."""
-    from paxray.api import build
 
-    root = tmp_path_factory.mktemp("built") / "dataset"
-    result = build(small_pipeline, phantom_table, root)
-    assert not result.failed
-    return root
+    def make(folder: Path) -> None:
+        from paxray.api import build
+
+        assert not build(small_pipeline, phantom_table, folder / "dataset").failed
+
+    return made_once(run_folder / "built", make) / "dataset"
 
 
 @pytest.fixture

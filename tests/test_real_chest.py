@@ -110,8 +110,9 @@ def test_coco_is_what_is_stored(dataset: Path) -> None:
     ]
     images = {image["id"]: image["sample_id"] for image in content["images"]}
     names = {category["id"]: category["name"] for category in content["categories"]}
+    samples = {sample.id: sample for sample in data}
     for annotation in content["annotations"]:
-        stored = data[images[annotation["image_id"]]].masks[names[annotation["category_id"]]]
+        stored = samples[images[annotation["image_id"]]].masks[names[annotation["category_id"]]]
         size = annotation["segmentation"]["size"]
         np.testing.assert_array_equal(decode_mask(annotation["segmentation"]["counts"], tuple(size)), stored)
         assert annotation["area"] == stored.sum()

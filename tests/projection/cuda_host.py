@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
+from once import locked
 
 from paxray.projection.cuda import kernels
 from paxray.projection.cuda.engine import TorchEngine, blocks_for
@@ -23,7 +25,7 @@ GUARD, GUARD_BYTE = 256, 0xA5
 
 
 class Builds:
-    """One shared library per variant, built once."""
+    """One shared library per variant, built once among all processes that share the folder."""
 
     def __init__(self, folder: Path) -> None:
         compiler = shutil.which("g++") or shutil.which("clang++")
@@ -51,18 +53,24 @@ class Builds:
         )
 
     def _build(self, variant: Variant) -> Path:
-        text, out = self._folder / "march.cpp", self._folder / f"march{len(self._libraries)}.so"
-        text.write_text(kernels.source())
-        # Fused multiply-adds where the processor has them, as a GPU has.
-        subprocess.run(
-            [
-                self._compiler, "-std=c++17", "-O1", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC",
-                "-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-variable", "-include", str(SHIM),
-                *(f"-D{name}={value}" for name, value in variant.macros), str(text), "-o", str(out),
-            ],
-            check=True,
-        )  # fmt: skip
-        return out
+        macros = [f"-D{name}={value}" for name, value in variant.macros]
+        name = hashlib.sha256(" ".join(macros).encode()).hexdigest()[:16]
+        with locked(self._folder / f"{name}.lock"):
+            text, out = self._folder / f"{name}.cpp", self._folder / f"{name}.so"
+            if out.exists():
+                return out
+            text.write_text(kernels.source())
+            unfinished = out.with_suffix(".part")
+            # Fused multiply-adds where the processor has them, as a GPU has.
+            subprocess.run(
+                [
+                    self._compiler, "-std=c++17", "-O1", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC",
+                    "-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-variable", "-include", str(SHIM),
+                    *macros, str(text), "-o", str(unfinished),
+                ],
+                check=True,
+            )  # fmt: skip
+            return unfinished.rename(out)
 
 
 class HostEngine:

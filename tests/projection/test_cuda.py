@@ -38,11 +38,6 @@ SHAPE = (18, 15, 21)
 FIELDS = ("image", "presence", "path", "entry", "exit", "share", "incomplete", "facts")
 
 
-@pytest.fixture(scope="module")
-def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
-    return Builds(tmp_path_factory.mktemp("march"))
-
-
 @pytest.fixture
 def engine(builds: Builds) -> HostEngine:
     return HostEngine(builds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from cuda_host import Builds, HostEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,11 +20,6 @@ from paxray.projection.view import View
 
 #: Half a unit in the last place of float32.
 U = 2.0**-24
-
-
-@pytest.fixture(scope="module")
-def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
-    return Builds(tmp_path_factory.mktemp("march"))
 
 
 def bound(field: NDArray[np.float32], affine: NDArray[np.float64], view: View) -> NDArray[np.float64]:

@@ -28,11 +28,6 @@ ROWS_FIRST = ("image", "presence", "incomplete")
 MAPS = (*ROWS_FIRST, "path_mm", "entry_mm", "exit_mm", "share", "coverage")
 
 
-@pytest.fixture(scope="module")
-def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
-    return Builds(tmp_path_factory.mktemp("march"))
-
-
 def scene(seed: int = 1) -> tuple[Volume, LabelVolume]:
     return random_scene(seed, SHAPE, affine_of((1.1, 1.3, 1.6), SHAPE, rotation(17, 11)))
 

@@ -31,11 +31,6 @@ SHAPE = (18, 15, 21)
 WHERE = ["reference", "cpu", "cuda"]
 
 
-@pytest.fixture(scope="module")
-def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
-    return Builds(tmp_path_factory.mktemp("march"))
-
-
 def affine(turned: bool = True) -> NDArray[np.float64]:
     return affine_of((1.1, 1.3, 1.6), SHAPE, rotation(17, 11) if turned else None)
 
