@@ -234,7 +234,9 @@ def test_volume_within_one_percent_on_a_fine_free_detector(scene: Scene, angles:
         if not voxels:
             continue
         mask, grid = _cropped(labels, name)
-        finer = 1 if voxels > 20_000 else 3 if voxels > 2_000 else 6 if voxels > 100 else 16
+        finer = next(
+            fine for least, fine in ((20_000, 1), (2_000, 2), (500, 4), (100, 6), (0, 12)) if voxels > least
+        )
         pitch = min(grid.spacing_mm) / (4 * finer)
         direction, u, v = Pose("own", *angles).axes()
         corners = grid.corners_mm - grid.center_mm
