@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, prange
 
 from paxray.projection.cpu_rays import set_up_row
-from paxray.projection.cpu_runs import FREE, NEVER, NO_ATOMS, NO_SLOT, clear, close, fold, tally
+from paxray.projection.cpu_runs import FREE, LANES, NEVER, NO_ATOMS, clear, close, fold, tally
 from paxray.projection.cpu_slab import (
     BEYOND,
     OUTSIDE,
@@ -29,7 +29,7 @@ from paxray.projection.cpu_slab import (
     line_label,
     place,
 )
-from paxray.projection.lanes import differing, gather, get, lowest, put
+from paxray.projection.lanes import differing, gather, get, highest, lowest, put
 from paxray.projection.tiles import ROWS_PER_BLOCK
 
 #: Pixels that go through a slab the same way.
@@ -93,6 +93,9 @@ def march_rows(  # type: ignore[no-untyped-def]
     chunks = (columns + CHUNK - 1) // CHUNK
     width = -(-columns // WORD) * WORD
     slots = min(len(start) - 1, SLOTS) if n_channels else 0
+    shift = 0
+    while 1 << shift < LANES or 64 << shift < width:
+        shift += 1
     blocks = (rows + ROWS_PER_BLOCK - 1) // ROWS_PER_BLOCK
 
     for block in prange(blocks):
@@ -115,18 +118,17 @@ def march_rows(  # type: ignore[no-untyped-def]
         longest = max(shape[0], max(shape[1], shape[2]))
         line, atom_line = np.empty(longest * TILE, F32), np.empty(longest * TILE, np.int32)
         tile_fc = np.empty(TILE, F32)
-        slot_of = np.full(len(start) - 1 + NO_ATOMS, NO_SLOT)
+        slot_of = np.full(len(start) - 1 + NO_ATOMS, np.int32(slots))
         for atom in range(len(start) - 1):
             if start[atom] < start[atom + 1]:
                 slot_of[atom + NO_ATOMS] = FREE
         atom_of = np.empty(slots, np.int32)
-        run_steps = np.empty(slots * width, np.int32)
-        run_first = np.empty(slots * width if deep else 0, np.int32)
-        run_last = np.empty(slots * width if deep else 0, np.int32)
-        run_share = np.empty(slots * width if shared else 0, F32)
-        # Columns between which a slot or a class has steps; beyond them its buffers are clear, once they are ready.
-        low_of, high_of = np.empty(slots, np.int32), np.empty(slots, np.int32)
-        met_low, met_high = np.full(n_channels, NEVER), np.zeros(n_channels, np.int32)
+        run_steps = np.empty((slots + 1) * width, np.int32)
+        run_first = np.empty((slots + 1) * width if deep else 0, np.int32)
+        run_last = np.empty((slots + 1) * width if deep else 0, np.int32)
+        run_share = np.empty((slots + 1) * width if shared else 0, F32)
+        # Groups of columns where a slot or a class has steps.
+        touched, met = np.zeros(slots + 1, np.uint64), np.zeros(n_channels, np.uint64)
         slot_ready, ready = np.zeros(slots, np.uint8), np.zeros(n_channels, np.uint8)
         steps = np.empty(n_channels * width, np.int32)
         first = np.empty(n_channels * width if deep else 0, np.int32)
@@ -260,8 +262,8 @@ def march_rows(  # type: ignore[no-untyped-def]
                         changed &= changed - np.uint64(1)
                         new, old = near[u], current[u]
                         used = close(
-                            old, u, run_start[u], step, used, slots, width, atom_of, slot_of, low_of, high_of,
-                            slot_ready, start, members, met_low, met_high, ready, deep, shared,
+                            old, u, run_start[u], step, used, slots, width, shift, atom_of, slot_of, touched,
+                            slot_ready, start, members, met, ready, deep, shared,
                             run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
                         )  # fmt: skip
                         if shared:
@@ -282,8 +284,8 @@ def march_rows(  # type: ignore[no-untyped-def]
                         if s_first[u] > s_last[u]:
                             continue
                         used = close(
-                            old, u, run_start[u], step, used, slots, width, atom_of, slot_of, low_of, high_of,
-                            slot_ready, start, members, met_low, met_high, ready, deep, shared,
+                            old, u, run_start[u], step, used, slots, width, shift, atom_of, slot_of, touched,
+                            slot_ready, start, members, met, ready, deep, shared,
                             run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
                         )  # fmt: skip
                         # The march ended in the body: at the array's end, unless the detector ended it before.
@@ -291,7 +293,7 @@ def march_rows(  # type: ignore[no-untyped-def]
                             incomplete[row, u] = True
                         if shared:
                             total[u] += segment[u]
-                fold(used, width, atom_of, slot_of, low_of, high_of, start, members, met_low, met_high, ready,
+                fold(used, width, shift, atom_of, slot_of, touched, start, members, met, ready,
                       deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share)  # fmt: skip
             if want_image:
                 for u in range(columns):
@@ -299,10 +301,10 @@ def march_rows(  # type: ignore[no-untyped-def]
                         image[row, u] = total[u] * F32(step_mm[u])
 
             for ch in range(n_channels):
-                low, high, at = met_low[ch], met_high[ch], ch * width
-                if high == 0:
+                if met[ch] == 0:
                     continue
-                met_low[ch], met_high[ch] = NEVER, 0
+                low, high = lowest(met[ch]) << shift, min((highest(met[ch]) + 1) << shift, width)
+                met[ch], at = 0, ch * width
                 if want_bits:
                     bit = np.uint64(ch % 64)
                     of_word = (ch // 64) * width

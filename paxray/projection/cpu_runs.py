@@ -1,7 +1,8 @@
 """Runs of atoms along the rays of a row: credited to their atoms, those folded into classes, these into facts.
 
-Buffers are flat, `width` columns for each atom's slot or class. They are clear but for the columns between which the
-slot or class has steps, so loops over whole groups of `LANES` columns may go beyond these and change nothing.
+Buffers are flat, `width` columns for each atom's slot or class. A word per slot or class has a bit for each group of
+columns where it has steps; elsewhere its buffers are clear, once they are ready. A group is `LANES` columns, or so
+many times 2 that 64 groups make a row.
 """
 
 from __future__ import annotations
@@ -9,32 +10,30 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from paxray.projection.lanes import gather, get, larger, put
+from paxray.projection.lanes import gather, get, larger, lowest, put
 
 #: Columns that loops over runs take together; rows of buffers are a multiple of it.
 LANES = 16
 NEVER = np.int32(2**31 - 1)
 #: Ids below that of the first atom, which stand for none: `OUTSIDE` and `BEYOND`.
 NO_ATOMS = 2
-#: Instead of a slot: not taken yet; or never, for the atom is of no class.
-FREE, NO_SLOT = np.int32(-1), np.int32(-2)
+#: Instead of a slot: not taken yet. What is of no class has the slot after the last, which nobody reads: no branch.
+FREE = np.int32(-1)
 
 F32, I32 = np.float32, np.int32
 
 
 @njit(cache=True, error_model="numpy")
 def take_slot(  # type: ignore[no-untyped-def]
-    atom, u, used, slots, width, atom_of, slot_of, low_of, high_of, slot_ready,
-    start, members, met_low, met_high, ready, deep, shared, run_steps, run_first, run_last, run_share,
-    steps, first, last, share,
+    atom, used, slots, width, shift, atom_of, slot_of, touched, slot_ready, start, members, met, ready,
+    deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share,
 ):  # fmt: skip
     """Give an atom the slot after the `used` ones, or the first where all are taken and must be folded."""
     if used == slots:
-        fold(used, width, atom_of, slot_of, low_of, high_of, start, members, met_low, met_high, ready,
+        fold(used, width, shift, atom_of, slot_of, touched, start, members, met, ready,
              deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share)  # fmt: skip
         used = 0
-    slot_of[atom + NO_ATOMS], atom_of[used] = used, atom
-    low_of[used], high_of[used] = u, u
+    slot_of[atom + NO_ATOMS], atom_of[used], touched[used] = used, atom, 0
     if slot_ready[used] == 0:
         slot_ready[used] = 1
         clear(used * width, (used + 1) * width, deep, shared, run_steps, run_first, run_last, run_share)
@@ -43,31 +42,29 @@ def take_slot(  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def close(  # type: ignore[no-untyped-def]
-    atom, u, begun, step, used, slots, width, atom_of, slot_of, low_of, high_of, slot_ready,
-    start, members, met_low, met_high, ready, deep, shared, run_steps, run_first, run_last, run_share,
+    atom, u, begun, step, used, slots, width, shift, atom_of, slot_of, touched, slot_ready,
+    start, members, met, ready, deep, shared, run_steps, run_first, run_last, run_share,
     steps, first, last, share, segment,
 ):  # fmt: skip
     """Credit a run that ended before `step` to its atom's slot; returns how many slots are in use."""
     # What a sample beyond the outermost voxel's border still sees belongs to the background.
     seen = max(atom, I32(0)) if shared else atom
-    slot = np.int64(slot_of[seen + NO_ATOMS])
-    if slot != NO_SLOT:
-        if slot < 0:
-            slot = np.int64(take_slot(
-                seen, u, used, slots, width, atom_of, slot_of, low_of, high_of, slot_ready,
-                start, members, met_low, met_high, ready, deep, shared, run_steps, run_first, run_last, run_share,
-                steps, first, last, share,
-            ))  # fmt: skip
-            used = slot + 1
-        low_of[slot], high_of[slot] = min(low_of[slot], u), max(high_of[slot], u)
-        at = slot * width + u
-        if atom >= 0:
-            run_steps[at] += step - begun
-            if deep:
-                run_first[at] = min(run_first[at], begun)
-                run_last[at] = step - 1
-        if shared:
-            run_share[at] += segment[u]
+    slot = np.int64(get(slot_of, seen + NO_ATOMS))
+    if slot < 0:
+        slot = np.int64(take_slot(
+            seen, used, slots, width, shift, atom_of, slot_of, touched, slot_ready, start, members, met, ready,
+            deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share,
+        ))  # fmt: skip
+        used = slot + 1
+    put(touched, slot, get(touched, slot) | (np.uint64(1) << np.uint64(u >> shift)))
+    at = slot * width + u
+    if not shared or atom >= 0:
+        put(run_steps, at, I32(get(run_steps, at) + (step - begun)))
+        if deep:
+            put(run_first, at, min(get(run_first, at), begun))
+            put(run_last, at, I32(step - I32(1)))
+    if shared:
+        run_share[at] += segment[u]
     return used
 
 
@@ -87,39 +84,43 @@ def clear(begin, end, deep, shared, steps, first, last, share):  # type: ignore[
 
 @njit(cache=True, error_model="numpy")
 def fold(  # type: ignore[no-untyped-def]
-    used, width, atom_of, slot_of, low_of, high_of, start, members, met_low, met_high, ready, deep, shared,
+    used, width, shift, atom_of, slot_of, touched, start, members, met, ready, deep, shared,
     run_steps, run_first, run_last, run_share, steps, first, last, share,
 ):  # fmt: skip
     """Add the atoms' runs to their classes, and leave their slots free and clear."""
     for slot in range(used):
         atom = atom_of[slot]
         slot_of[atom + NO_ATOMS] = FREE
-        low, high = low_of[slot] - low_of[slot] % LANES, high_of[slot] - high_of[slot] % LANES + LANES
-        of_slot = np.int64(slot) * width
+        left = touched[slot]
         for m in range(start[atom], start[atom + 1]):
             ch = members[m]
-            of_class = np.int64(ch) * width
+            met[ch] |= left
             if ready[ch] == 0:
                 ready[ch] = 1
-                clear(of_class, of_class + width, deep, shared, steps, first, last, share)
-            met_low[ch], met_high[ch] = min(met_low[ch], low), max(met_high[ch], high)
-            for u in range(low, high, LANES):
-                source, target = of_slot + u, of_class + u
-                for lane in range(LANES):
-                    at = target + lane
-                    put(steps, at, I32(get(steps, at) + gather(run_steps, source, lane)))
-                if deep:
+                clear(ch * np.int64(width), (ch + 1) * np.int64(width), deep, shared, steps, first, last, share)
+        while left:
+            low = lowest(left) << shift
+            high = min(low + (1 << shift), width)
+            left &= left - np.uint64(1)
+            for source in range(slot * width + low, slot * width + high, LANES):
+                for m in range(start[atom], start[atom + 1]):
+                    target = source + (np.int64(members[m]) - slot) * width
                     for lane in range(LANES):
                         at = target + lane
-                        put(first, at, min(get(first, at), gather(run_first, source, lane)))
-                    for lane in range(LANES):
-                        at = target + lane
-                        put(last, at, max(get(last, at), gather(run_last, source, lane)))
-                if shared:
-                    for lane in range(LANES):
-                        at = target + lane
-                        put(share, at, get(share, at) + gather(run_share, source, lane))
-        clear(of_slot + low, of_slot + high, deep, shared, run_steps, run_first, run_last, run_share)
+                        put(steps, at, I32(get(steps, at) + gather(run_steps, source, lane)))
+                    if deep:
+                        for lane in range(LANES):
+                            at = target + lane
+                            put(first, at, min(get(first, at), gather(run_first, source, lane)))
+                        for lane in range(LANES):
+                            at = target + lane
+                            put(last, at, max(get(last, at), gather(run_last, source, lane)))
+                    if shared:
+                        for lane in range(LANES):
+                            at = target + lane
+                            put(share, at, get(share, at) + gather(run_share, source, lane))
+            clear(slot * width + low, slot * width + high, deep, shared,
+                  run_steps, run_first, run_last, run_share)  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nnan", "nsz"})

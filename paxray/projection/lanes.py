@@ -170,6 +170,18 @@ def lowest(typingctx, bits):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def highest(typingctx, bits):  # type: ignore[no-untyped-def]
+    """Number of the highest set bit of a word; -1 where none is set."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        word = args[0].type
+        zeros = builder.ctlz(args[0], ir.Constant(ir.IntType(1), 0))
+        return _widened(builder, builder.sub(ir.Constant(word, word.width - 1), zeros))
+
+    return types.int64(bits), codegen
+
+
+@intrinsic
 def ones(typingctx, bits):  # type: ignore[no-untyped-def]
     """How many bits of a word are set."""
 
