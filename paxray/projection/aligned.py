@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from paxray.projection.aligned_kernel import follow_columns
 from paxray.projection.channels import Channels
 from paxray.projection.rays import POSITION_DECIMALS, IndexRays
-from paxray.projection.want import NO_PIXEL, Maps, Want, empty_facts, words_for
+from paxray.projection.want import Maps, Want, facts_of, words_for
 
 #: Columns of voxels that may be followed for each pixel. Where the detector is coarser, most are followed in vain.
 MOST_COLUMNS_PER_PIXEL = 32
@@ -142,7 +142,7 @@ def fill(
             counts,
             sums,
         )
-    return _facts_of_tiles(counts, sums)
+    return facts_of(counts, sums)
 
 
 def _affine(rays: IndexRays, a: int, b: int, c: int, slab0: int) -> tuple[tuple[float, float, float], ...]:
@@ -166,23 +166,3 @@ def _bits_of_atoms(channels: Channels) -> NDArray[np.uint64]:
     padded = np.zeros((len(packed), 8 * words_for(channels.count)), np.uint8)
     padded[:, : packed.shape[1]] = packed
     return padded.view("<u8").astype(np.uint64)
-
-
-def _facts_of_tiles(counts: NDArray[np.int64], sums: NDArray[np.float64]) -> NDArray[np.void]:
-    """Merge what the tiles found, in their order; a tile without a class has zeros for it."""
-    facts = empty_facts(counts.shape[1])
-    met = counts[..., 0] > 0
-    for column, name in enumerate(
-        ("pixels", "column_min", "column_max", "row_min", "row_max", "column_sum", "row_sum")
-    ):
-        values = counts[..., column]
-        if name.endswith("_min"):
-            facts[name] = np.where(met, values, NO_PIXEL).min(axis=0, initial=NO_PIXEL)
-        elif name.endswith("_max"):
-            facts[name] = np.where(met, values, -1).max(axis=0, initial=-1)
-        else:
-            facts[name] = values.sum(axis=0)
-    for column, name in enumerate(("path_sum_mm", "path_max_mm", "entry_sum_mm", "exit_sum_mm")):
-        reduce = np.max if name == "path_max_mm" else np.sum
-        facts[name] = reduce(sums[..., column], axis=0, initial=0.0)
-    return facts

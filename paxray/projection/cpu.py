@@ -14,13 +14,16 @@ from paxray.errors import ResourceError
 from paxray.projection import aligned
 from paxray.projection.channels import Channels
 from paxray.projection.cpu_rows import march_rows
+from paxray.projection.cpu_runs import NEVER
 from paxray.projection.pages import sparse_zeros
 from paxray.projection.rays import IndexRays
 from paxray.projection.threads import one_at_a_time
 from paxray.projection.tiles import ROWS_PER_BLOCK
-from paxray.projection.want import FACTS, Maps, Want, empty_facts, merge_facts, words_for
+from paxray.projection.want import Maps, Want, facts_of, merge_facts, words_for
 
-F32, I32 = np.float32, np.int32
+#: Slabs that a ray may be taken through.
+MOST_STEPS = int(NEVER)
+F32 = np.float32
 
 
 def march(
@@ -63,6 +66,13 @@ def march(
             "the volume is too large for the CPU projector",
             expected="fewer than 2^31 voxels",
             found=f"{mu.size} voxels of shape {mu.shape}",
+            do="crop the CT, or resample it to larger voxels",
+        )
+    if max(mu.shape) > MOST_STEPS:
+        raise ResourceError(
+            "the volume is too long for the CPU projector",
+            expected=f"at most {MOST_STEPS} voxels along each axis",
+            found=f"shape {mu.shape}",
             do="crop the CT, or resample it to larger voxels",
         )
     ids, words = _by_width(atoms)
@@ -112,7 +122,7 @@ def march(
                 sums,
             )
             if want.facts:
-                facts.append(_facts_of_blocks(counts, sums))
+                facts.append(facts_of(counts, sums))
     maps.presence = bits if want.presence else None
     maps.incomplete = incomplete if want.incomplete else None
     maps.facts = merge_facts(facts) if want.facts else None
@@ -125,17 +135,3 @@ def _by_width(atoms: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.uint16], N
     if flat.dtype == np.uint16:
         return flat, np.empty(0, np.uint32)
     return np.empty(0, np.uint16), flat.astype(np.uint32, copy=False)
-
-
-def _facts_of_blocks(counts: NDArray[np.int64], sums: NDArray[np.float64]) -> NDArray[np.void]:
-    """Merge the kernel's per-block columns into facts, block after block."""
-    parts = []
-    for block_counts, block_sums in zip(counts, sums, strict=True):
-        part = empty_facts(counts.shape[1])
-        met = block_counts[:, 0] > 0
-        for column, name in enumerate((FACTS.names or ())[:7]):
-            part[name][met] = block_counts[met, column]
-        for column, name in enumerate((FACTS.names or ())[7:]):
-            part[name][met] = block_sums[met, column]
-        parts.append(part)
-    return merge_facts(parts)

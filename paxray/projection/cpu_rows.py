@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, prange
 
 from paxray.projection.cpu_rays import set_up_row
-from paxray.projection.cpu_runs import FREE, LANES, NEVER, NO_ATOMS, clear, close, fold, tally
+from paxray.projection.cpu_runs import FREE, NO_ATOMS, clear, close, fold, tally
 from paxray.projection.cpu_slab import (
     BEYOND,
     OUTSIDE,
@@ -29,7 +29,7 @@ from paxray.projection.cpu_slab import (
     line_label,
     place,
 )
-from paxray.projection.lanes import differing, gather, get, highest, lowest, put
+from paxray.projection.lanes import LANES, differing, gather, get, highest, lowest, put
 from paxray.projection.tiles import ROWS_PER_BLOCK
 
 #: Pixels that go through a slab the same way.
@@ -47,7 +47,7 @@ def _parts(  # type: ignore[no-untyped-def]
     s, chunk_first, chunk_last, surely_first, surely_last, part_begin, part_end, part_sure
 ):  # fmt: skip
     """Divide a row by what is known of its samples in slab `s`; returns the number of parts, and their last slab."""
-    count, until, open_ = 0, NEVER, False
+    count, until, open_ = 0, np.int32(2**31 - 1), False
     for chunk in range(chunk_first.size):
         if s < chunk_first[chunk]:
             until, open_ = min(until, chunk_first[chunk] - I32(1)), False
@@ -123,16 +123,16 @@ def march_rows(  # type: ignore[no-untyped-def]
             if start[atom] < start[atom + 1]:
                 slot_of[atom + NO_ATOMS] = FREE
         atom_of = np.empty(slots, np.int32)
-        run_steps = np.empty((slots + 1) * width, np.int32)
-        run_first = np.empty((slots + 1) * width if deep else 0, np.int32)
-        run_last = np.empty((slots + 1) * width if deep else 0, np.int32)
+        run_steps = np.empty((slots + 1) * width, np.int16)
+        run_first = np.empty((slots + 1) * width if deep else 0, np.int16)
+        run_last = np.empty((slots + 1) * width if deep else 0, np.int16)
         run_share = np.empty((slots + 1) * width if shared else 0, F32)
         # Groups of columns where a slot or a class has steps.
         touched, met = np.zeros(slots + 1, np.uint64), np.zeros(n_channels, np.uint64)
         slot_ready, ready = np.zeros(slots, np.uint8), np.zeros(n_channels, np.uint8)
-        steps = np.empty(n_channels * width, np.int32)
-        first = np.empty(n_channels * width if deep else 0, np.int32)
-        last = np.empty(n_channels * width if deep else 0, np.int32)
+        steps = np.empty(n_channels * width, np.int16)
+        first = np.empty(n_channels * width if deep else 0, np.int16)
+        last = np.empty(n_channels * width if deep else 0, np.int16)
         share = np.empty(n_channels * width if shared else 0, F32)
         row_bits = np.zeros(bits.shape[2] * width, np.uint64)
 

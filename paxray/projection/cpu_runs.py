@@ -2,7 +2,7 @@
 
 Buffers are flat, `width` columns for each atom's slot or class. A word per slot or class has a bit for each group of
 columns where it has steps; elsewhere its buffers are clear, once they are ready. A group is `LANES` columns, or so
-many times 2 that 64 groups make a row.
+many times 2 that 64 groups make a row. Steps are counted in 16 bits: what folding costs is moving these buffers.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from paxray.projection.lanes import gather, get, larger, lowest, put
+from paxray.projection.lanes import LANES, add_lanes, gather, get, larger, lowest, max_lanes, min_lanes, put
 
-#: Columns that loops over runs take together; rows of buffers are a multiple of it.
-LANES = 16
-NEVER = np.int32(2**31 - 1)
+#: No step has this number, so a ray has at most so many.
+NEVER = np.int16(2**15 - 1)
 #: Ids below that of the first atom, which stand for none: `OUTSIDE` and `BEYOND`.
 NO_ATOMS = 2
 #: Instead of a slot: not taken yet. What is of no class has the slot after the last, which nobody reads: no branch.
 FREE = np.int32(-1)
 
-F32, I32 = np.float32, np.int32
+F32, I16, I32 = np.float32, np.int16, np.int32
 
 
 @njit(cache=True, error_model="numpy")
@@ -59,10 +58,10 @@ def close(  # type: ignore[no-untyped-def]
     put(touched, slot, get(touched, slot) | (np.uint64(1) << np.uint64(u >> shift)))
     at = slot * width + u
     if not shared or atom >= 0:
-        put(run_steps, at, I32(get(run_steps, at) + (step - begun)))
+        put(run_steps, at, I16(get(run_steps, at) + (step - begun)))
         if deep:
-            put(run_first, at, min(get(run_first, at), begun))
-            put(run_last, at, I32(step - I32(1)))
+            put(run_first, at, min(get(run_first, at), I16(begun)))
+            put(run_last, at, I16(step - I32(1)))
     if shared:
         run_share[at] += segment[u]
     return used
@@ -72,11 +71,11 @@ def close(  # type: ignore[no-untyped-def]
 def clear(begin, end, deep, shared, steps, first, last, share):  # type: ignore[no-untyped-def]
     """Empty a stretch of the buffers of slots or classes."""
     for at in range(begin, end):
-        put(steps, at, I32(0))
+        put(steps, at, I16(0))
     if deep:
         for at in range(begin, end):
             put(first, at, NEVER)
-            put(last, at, I32(-1))
+            put(last, at, I16(-1))
     if shared:
         for at in range(begin, end):
             put(share, at, F32(0))
@@ -97,7 +96,9 @@ def fold(  # type: ignore[no-untyped-def]
             met[ch] |= left
             if ready[ch] == 0:
                 ready[ch] = 1
-                clear(ch * np.int64(width), (ch + 1) * np.int64(width), deep, shared, steps, first, last, share)
+                clear(
+                    ch * np.int64(width), (ch + 1) * np.int64(width), deep, shared, steps, first, last, share
+                )
         while left:
             low = lowest(left) << shift
             high = min(low + (1 << shift), width)
@@ -105,16 +106,10 @@ def fold(  # type: ignore[no-untyped-def]
             for source in range(slot * width + low, slot * width + high, LANES):
                 for m in range(start[atom], start[atom + 1]):
                     target = source + (np.int64(members[m]) - slot) * width
-                    for lane in range(LANES):
-                        at = target + lane
-                        put(steps, at, I32(get(steps, at) + gather(run_steps, source, lane)))
+                    add_lanes(steps, target, run_steps, source)
                     if deep:
-                        for lane in range(LANES):
-                            at = target + lane
-                            put(first, at, min(get(first, at), gather(run_first, source, lane)))
-                        for lane in range(LANES):
-                            at = target + lane
-                            put(last, at, max(get(last, at), gather(run_last, source, lane)))
+                        min_lanes(first, target, run_first, source)
+                        max_lanes(last, target, run_last, source)
                     if shared:
                         for lane in range(LANES):
                             at = target + lane

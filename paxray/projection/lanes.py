@@ -103,6 +103,55 @@ def take(typingctx, line, base, offset):  # type: ignore[no-untyped-def]
     return line.dtype(line, base, offset), codegen
 
 
+#: Columns that loops over runs take together; rows of buffers are a multiple of it.
+LANES = 16
+
+
+def _lanewise(combine: Any) -> Any:
+    """Code that combines `LANES` values with those at another place and keeps the result at the first."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        kind = signature.args[0]
+        lanes = ir.VectorType(context.get_data_type(kind.dtype), LANES).as_pointer()
+        align = kind.dtype.bitwidth // 8
+        into, out_of = (
+            builder.bitcast(builder.gep(_data(context, builder, kind, array), [at]), lanes)
+            for array, at in ((args[0], args[1]), (args[2], args[3]))
+        )
+        found = combine(builder, builder.load(into, align=align), builder.load(out_of, align=align))
+        builder.store(found, into, align=align)
+        return context.get_dummy_value()
+
+    return codegen
+
+
+def _lanes_of(into: Any, at: Any, out_of: Any) -> Any:
+    return types.void(into, types.int64, out_of, types.int64) if into == out_of else None
+
+
+# Loops over so few values were unrolled, not turned into vector code.
+@intrinsic
+def add_lanes(typingctx, into, at, out_of, origin):  # type: ignore[no-untyped-def]
+    """``into[at:at + LANES] += out_of[origin:origin + LANES]``, both of one integer type."""
+    return _lanes_of(into, at, out_of), _lanewise(lambda builder, a, b: builder.add(a, b))
+
+
+@intrinsic
+def min_lanes(typingctx, into, at, out_of, origin):  # type: ignore[no-untyped-def]
+    """The smaller of `into` and `out_of`, else as `add_lanes`."""
+    return _lanes_of(into, at, out_of), _lanewise(
+        lambda builder, a, b: builder.select(builder.icmp_signed("<", b, a), b, a)
+    )
+
+
+@intrinsic
+def max_lanes(typingctx, into, at, out_of, origin):  # type: ignore[no-untyped-def]
+    """The larger of `into` and `out_of`, else as `add_lanes`."""
+    return _lanes_of(into, at, out_of), _lanewise(
+        lambda builder, a, b: builder.select(builder.icmp_signed(">", b, a), b, a)
+    )
+
+
 #: Lanes compared in one vector operation; four of them fill the 64 bits of the result.
 _COMPARED = 16
 

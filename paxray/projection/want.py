@@ -104,6 +104,31 @@ def empty_facts(channels: int) -> NDArray[np.void]:
     return facts
 
 
+def facts_of(counts: NDArray[np.int64], sums: NDArray[np.float64]) -> NDArray[np.void]:
+    """Merge what parts of a view found, in their order.
+
+    Parameters
+    ----------
+    counts, sums
+        ``(parts, channels, 7)`` and ``(parts, channels, 4)``: the columns of `FACTS`, zero where a part has not met
+        the channel.
+    """
+    facts = empty_facts(counts.shape[1])
+    met = counts[..., 0] > 0
+    for column, name in enumerate((FACTS.names or ())[:7]):
+        values = counts[..., column]
+        if name.endswith("_min"):
+            facts[name] = np.where(met, values, NO_PIXEL).min(axis=0, initial=NO_PIXEL)
+        elif name.endswith("_max"):
+            facts[name] = np.where(met, values, -1).max(axis=0, initial=-1)
+        else:
+            facts[name] = values.sum(axis=0)
+    for column, name in enumerate((FACTS.names or ())[7:]):
+        reduce = np.max if "_max" in name else np.sum
+        facts[name] = reduce(sums[..., column], axis=0, initial=0.0)
+    return facts
+
+
 def merge_facts(parts: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
     """Combine the facts of disjoint sets of rays (rows of a detector, parts of a fan), in the order given."""
     parts = list(parts)
