@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import assert_same
-from scenes import affine_of, random_scene, rotation
+from scenes import affine_of, one_class, random_scene, rotation
 
 from paxray.anatomy.labels import LabelVolume
 from paxray.errors import CaseError, ConfigError, ResourceError
@@ -21,7 +21,7 @@ from paxray.projection import exact
 from paxray.projection.cpu_rows import SLOTS
 from paxray.projection.pages import sparse_zeros
 from paxray.projection.pose import Pose, Setup, place
-from paxray.projection.project import project, resolve_device
+from paxray.projection.project import Projection, project, resolve_device
 from paxray.projection.rays import IndexRays, stepping_axes
 from paxray.projection.scene import prepare
 from paxray.projection.view import View
@@ -195,6 +195,41 @@ def test_more_atoms_in_a_row_than_are_held(place_of: str, dtype: type[np.unsigne
     met = np.bitwise_or.reduce(in_a_row, axis=1).view(np.uint8)
     held = np.unpackbits(met, axis=1).sum(axis=1)
     assert held.min() > (SLOTS if place_of != "source inside" else 0)
+
+
+@pytest.mark.parametrize("columns", [1023, 1089, 2500])
+def test_a_row_of_more_columns_than_a_word_has_groups_of(columns: int) -> None:
+    """Columns with steps are held as 64 bits: beyond 1024 each stands for more, and the last for fewer."""
+    mu, labels = random_scene(5, SHAPE, affine_of((1.1, 1.3, 1.6), SHAPE))
+    view = place(Pose.named("rao"), Setup(size=(3, columns), margin_mm=3), mu.grid.corners_mm)
+    assert view.columns == columns
+    assert_same(
+        project(mu, labels, view, ALL, device="cpu"), project(mu, labels, view, ALL, backend="reference")
+    )
+
+
+def test_as_many_slabs_as_16_bits_count() -> None:
+    """A ray through all of them is as long as they are; one voxel more is refused, in words."""
+    longest = 2**15 - 1
+
+    def through(length: int) -> Projection:
+        affine = affine_of((0.01, 1.0, 1.0), (2, 2, length))
+        mu = Volume(np.full((2, 2, length), 1e-3, np.float32), affine)
+        view = place(Pose.named("lateral_left"), Setup(size=(5, 5)), mu.grid.corners_mm)
+        assert abs(stepping_axes(view, mu.grid)).item() == 1
+        everywhere = one_class(np.ones(mu.shape, bool), affine)
+        return project(mu, everywhere, view, ["path", "depth", "facts"], device="cpu")
+
+    found = through(longest)
+    assert found.path_mm is not None
+    assert found.entry_mm is not None
+    assert found.exit_mm is not None
+    assert found.facts is not None
+    assert found.path_mm[0, 2, 2] == pytest.approx(longest * 0.01, rel=1e-4)
+    assert (found.exit_mm - found.entry_mm)[0, 2, 2] == pytest.approx(longest * 0.01, rel=1e-4)
+    assert found.facts["path_max_mm"][0] == pytest.approx(found.path_mm.max(), rel=1e-6)
+    with pytest.raises(ResourceError, match="too long for the CPU projector"):
+        through(longest + 1)
 
 
 @pytest.mark.parametrize("want", [["image"], ["image", "share"]])
