@@ -44,7 +44,7 @@ def blend(mu, base, at, fb, fc, stride_b, stride_c):  # type: ignore[no-untyped-
     return x + fb * (y - x)
 
 
-# Inlined by the compiler, not numba, which would count references to the arrays: a twelfth of the time.
+# Inlined by the compiler, not numba, which would count references to the arrays in every slab.
 @njit(forceinline=True, cache=True, error_model="numpy")
 def atom(ids, words, packed, base, at):  # type: ignore[no-untyped-def]
     """The atom at an offset, out of `ids` of 16 bits if `packed`, else out of `words` of 32."""
