@@ -63,13 +63,11 @@ def scan(
             "the table exists already", where=str(table), do="--force to overwrite it, or another -o"
         )
     catalog = load_catalog(classes)
-    known = [*catalog, *(word for item in catalog.values() for word in item.synonyms)]
     key_file = table.with_suffix(".key")
     stored = key_file.read_text(encoding="ascii").strip() if key_file.exists() else ""
     chosen = key or stored or secrets.token_hex(16)
     found = scan_folder(
         folder,
-        known_classes=known,
         known_segment=recogniser(catalog),
         default_vocabulary=vocabulary,
         key=chosen,

@@ -63,9 +63,9 @@ def scan(
     key
         Secret under which DICOM patient ids are hashed; the same key gives the same ids again.
     known_classes
-        Names by which files of single classes are recognised.
+        Names by which files and segments of single classes are recognised, whatever their case.
     known_segment
-        Whether a named segment means a class; by ``known_classes`` unless given.
+        Whether a file's name or a named segment means a class; by ``known_classes`` unless given.
     default_vocabulary
         Vocabulary of multilabel files, which do not say it themselves.
 
@@ -88,10 +88,10 @@ def scan(
             do="choose one and keep it: without it the ids could be undone by trying",
         )
     findings = _Findings()
-    known = frozenset(known_classes)
-    means = known_segment or (lambda segment: segment.name in known)
+    known = frozenset(name.casefold() for name in known_classes)
+    means = known_segment or (lambda segment: segment.name.casefold() in known)
     for place in walk(folder, findings.notes):
-        _look_at_images(place, folder, known, means, findings)
+        _look_at_images(place, folder, means, findings)
         _look_at_dicom(place, folder, key, means, findings)
     masks, notes = pair(findings.cts, findings.masks)
     findings.notes += notes
@@ -107,15 +107,15 @@ def scan(
 
 
 def _look_at_images(
-    place: Folder, root: Path, known: frozenset[str], means: Callable[[Segment], bool], findings: _Findings
+    place: Folder, root: Path, means: Callable[[Segment], bool], findings: _Findings
 ) -> None:
     images = [file for file in place.files if image_suffix(file)]
     named_segments = [file for file in images if file.name.lower().endswith(SEG_NRRD)]
     for file in named_segments:
         _add_segments(file, "/".join([*place.parts, file.name]), place, means, findings)
     images = [file for file in images if file not in named_segments]
-    named = {file for file in images if image_stem(file) in known}
     parts = place.parts
+    named = {f for f in images if means(Segment(image_stem(f), "/".join([*parts, f.name])))}
     members: list[FoundMask] = []
     others = len(named_segments)
     for file in images:

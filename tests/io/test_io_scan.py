@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from io_files import ct_array, write_itk, write_nifti, write_series
 
+from paxray.anatomy.catalog import load_catalog
 from paxray.errors import ConfigError
 from paxray.io.cases import read_case_table, write_case_table
 from paxray.io.naming import is_general, own_words, patient_name, slug
 from paxray.io.scan import scan
+from paxray.segmentation.named import recogniser
 
 SHAPE = (6, 16, 16)
 CLASSES = ("liver", "spleen", "heart")
@@ -177,6 +179,19 @@ def test_a_class_that_nobody_knows_is_said(tmp_path):
     result = run(tmp_path)
     assert summary(result)["p/ct.nii.gz"][1] == [("p/seg", "by_name")]
     assert codes(result) == {"p/seg": "unknown_class"}
+
+
+@pytest.mark.parametrize("others", [(), ("Herz",)])
+def test_names_of_classes_count_in_any_case(tmp_path, others):
+    """A folder comes in whole, as reading it takes it, and not by the one file that happens to be lower case."""
+    ct(tmp_path / "p" / "ct.nii.gz")
+    for name in ("heart", "LIVER", "Lung-Left", *others):
+        mask(tmp_path / "p" / "segs" / f"{name}.nii.gz", value=1)
+    result = scan(tmp_path, key="secret", known_segment=recogniser(load_catalog()))
+    assert summary(result) == {"p/ct.nii.gz": ("p", [("p/segs", "by_name")])}
+    assert codes(result) == ({"p/segs": "unknown_class"} if others else {})
+    plain = scan(tmp_path, key="secret", known_classes=["heart", "liver", "lung-left"])
+    assert summary(plain) == summary(result)
 
 
 def test_the_ct_is_told_by_content_not_by_name(tmp_path):

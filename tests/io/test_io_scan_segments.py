@@ -28,7 +28,7 @@ MASK = np.random.default_rng(0).random(SHAPE) < 0.4
 
 
 def run(folder: Path) -> ScanResult:
-    return scan(folder, key="secret", known_classes=[*CATALOG], known_segment=recogniser(CATALOG))
+    return scan(folder, key="secret", known_segment=recogniser(CATALOG))
 
 
 def found(result: ScanResult) -> dict[str, list[tuple[str, str]]]:
