@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,23 @@ __all__ = [
     "segment",
 ]
 
+#: A catalog, or the file of one's own classes (as for ``--classes``) that the built-in one gets on top, or several.
+Classes = Catalog | Path | str | Sequence[Path | str]
+
+
+def _catalog(given: Classes | None) -> Catalog:
+    if given is None or isinstance(given, Catalog):
+        return given or load_catalog()
+    if isinstance(given, str | Path):
+        given = [given]
+    if not isinstance(given, Sequence) or not all(isinstance(file, str | Path) for file in given):
+        raise ConfigError(
+            "not a catalog",
+            expected="a YAML file of classes, a list of such files, or a Catalog",
+            found=repr(given),
+        )
+    return load_catalog(*map(Path, given))
+
 
 def read_ct(path: Path | str) -> Volume:
     """Read a CT: NIfTI, NRRD, MHA, or a folder with one DICOM series. HU, LPS mm."""
@@ -60,7 +77,7 @@ def read_ct(path: Path | str) -> Volume:
 
 
 def read_masks(
-    sources: str | Path | Iterable[str | Path], ct: Volume, catalog: Catalog | None = None
+    sources: str | Path | Iterable[str | Path], ct: Volume, catalog: Classes | None = None
 ) -> LabelVolume:
     """Read masks onto a CT's lattice.
 
@@ -72,11 +89,11 @@ def read_masks(
     ct
         The CT that they belong to.
     catalog
-        The classes known; the built-in ones by default.
+        A YAML file of your own classes, a list of such files, or a `Catalog`; the built-in classes by default.
     """
     if isinstance(sources, str | Path):
         sources = [sources]
-    return _read_masks([parse_source(source) for source in sources], ct.grid, catalog or load_catalog())
+    return _read_masks([parse_source(source) for source in sources], ct.grid, _catalog(catalog))
 
 
 def segment(
@@ -86,7 +103,7 @@ def segment(
     segmenter: str | None = None,
     settings: Mapping[str, Any] | None = None,
     device: Device = "auto",
-    catalog: Catalog | None = None,
+    catalog: Classes | None = None,
 ) -> LabelVolume:
     """Find the body in a CT (without the table) and what was not scanned, and add both to the labels.
 
@@ -104,7 +121,7 @@ def segment(
     device
         ``auto``, ``cpu`` or ``cuda``, for segmenters that can use a GPU.
     catalog
-        The classes known; the built-in ones by default.
+        A YAML file of your own classes, a list of such files, or a `Catalog`; the built-in classes by default.
 
     Returns
     -------
@@ -119,7 +136,7 @@ def segment(
         chosen = make_segmenter(segmenter, settings)
         where = device_of(chosen, resolve_device(device))
         chosen.preflight(where)
-        found = run_segmenter(chosen, ct, catalog or load_catalog(), device=where)
+        found = run_segmenter(chosen, ct, _catalog(catalog), device=where)
         builder.add_labels(found)
         names += [name for name in found.names if name not in names]
     elif settings:
@@ -129,7 +146,7 @@ def segment(
 
 def derive(
     labels: LabelVolume,
-    catalog: Catalog | None = None,
+    catalog: Classes | None = None,
     ct: Volume | None = None,
     names: Iterable[str] | None = None,
 ) -> LabelVolume:
@@ -140,7 +157,7 @@ def derive(
     labels
         Masks, with the body (`segment`).
     catalog
-        The classes known, with their recipes; the built-in ones by default.
+        A YAML file of your own classes, a list of such files, or a `Catalog`; the built-in classes by default.
     ct
         Needed by classes that go by HU (lung vessels, fat); without it they are unknown.
     names
@@ -150,10 +167,17 @@ def derive(
     -------
     The labels; their ``notes`` say why a class is unknown, or what stood in for a landmark.
     """
-    return _derive(labels, catalog or load_catalog(), ct, names)
+    return _derive(labels, _catalog(catalog), ct, names)
 
 
 def _body_of(labels: LabelVolume) -> NDArray[np.bool_]:
+    if not isinstance(labels, LabelVolume):
+        raise ConfigError(
+            "labels with a body are needed",
+            expected="LabelVolume",
+            found=type(labels).__name__,
+            do="labels = paxray.segment(ct)",
+        )
     if BODY not in labels.names or labels.status[BODY] not in (Status.PRESENT, Status.PARTIAL):
         raise ConfigError("the labels have no body", do="labels = paxray.segment(ct, labels)")
     return labels.mask(BODY)

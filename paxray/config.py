@@ -22,7 +22,7 @@ from pydantic import (
 
 from paxray.errors import ConfigError, suggest
 from paxray.plausibility.rules import RULES
-from paxray.projection.pose import NAMED_AZIMUTH_DEG, Pose, Setup
+from paxray.projection.pose import NAMED_AZIMUTH_DEG, Pose, Setup, spelt_as_named, suggest_view
 from paxray.radiography.display import Display
 
 #: Settings that say how to run or what to call it, not what comes out: no part of a fingerprint.
@@ -53,7 +53,7 @@ class ViewConfig(_Strict):
     @model_validator(mode="after")
     def _known(self) -> ViewConfig:
         if self.azimuth_deg is None and self.name not in NAMED_AZIMUTH_DEG:
-            hint = suggest(self.name, NAMED_AZIMUTH_DEG)
+            hint = suggest_view(self.name)
             raise ValueError(
                 f"unknown view '{self.name}'; known: {', '.join(NAMED_AZIMUTH_DEG)}; "
                 f"one of your own needs azimuth_deg{'; ' + hint if hint else ''}"
@@ -62,7 +62,7 @@ class ViewConfig(_Strict):
 
 
 def _view_from_word(entry: Any) -> Any:
-    return {"name": entry} if isinstance(entry, str) else entry
+    return {"name": spelt_as_named(entry)} if isinstance(entry, str) else entry
 
 
 class GeometryConfig(_Strict):

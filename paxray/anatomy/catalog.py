@@ -252,8 +252,8 @@ class Catalog(Mapping[str, AnatomyClass]):
         return below
 
 
-def load_catalog(extra: Path | None = None) -> Catalog:
-    """Load the built-in catalog, and on top of it a file of the user's own.
+def load_catalog(*extra: Path | None) -> Catalog:
+    """Load the built-in catalog, and on top of it files of the user's own.
 
     Parameters
     ----------
@@ -261,21 +261,28 @@ def load_catalog(extra: Path | None = None) -> Catalog:
         YAML in the format of the built-in files (``classes:`` with a mapping per class). An entry for a
         name that exists changes the fields it gives and leaves the others; a new name adds a class, for
         which ``group`` is required and ``colour`` is otherwise drawn from the name. ``{side}`` in a name
-        makes a left and a right class, each the other's mirror.
+        makes a left and a right class, each the other's mirror. A file may use and change the classes of those
+        before it; None is no file.
 
     Raises
     ------
     ConfigError
-        The file cannot be used as written; the message names file, line and key.
+        A file cannot be used as written; the message names file, line and key.
     """
-    built_in = _built_in()
-    if extra is None:
-        return built_in
+    catalog = _built_in()
+    for file in extra:
+        if file is not None:
+            catalog = _with_file(catalog, file)
+    return catalog
+
+
+def _with_file(known: Catalog, file: Path) -> Catalog:
+    """A catalog with a user's file on top."""
     from paxray.anatomy.check import structural_problems
 
-    document = read_document(extra)
+    document = read_document(file)
     keys: dict[str, str] = {}
-    classes, entries = dict(built_in), dict(built_in._entries)
+    classes, entries = dict(known), dict(known._entries)
     catalog = Catalog(_read_classes(document, classes, keys, entries).values(), entries)
     for problem in structural_problems(catalog):
         raise document.error(

@@ -31,6 +31,13 @@ class Status(StrEnum):
     """It has voxels, but its source covers only part of the CT or part of the union is unknown."""
 
 
+class _Statuses(dict[str, Status]):
+    """Statuses by class, with a word on a class that is not there."""
+
+    def __missing__(self, name: str) -> Status:
+        raise KeyError(f"the label volume has no class '{name}'. {suggest(name, self)}".strip())
+
+
 @dataclass(frozen=True, eq=False)
 class LabelVolume:
     """Overlapping, nested classes as one array of atoms; an atom is a voxel's exact set of classes.
@@ -79,6 +86,7 @@ class LabelVolume:
                 code="bad_labels",
             )
         object.__setattr__(self, "affine", self.grid.affine)
+        object.__setattr__(self, "status", _Statuses(self.status))
         if self.membership.dtype != np.bool_ or self.membership.shape[1:] != (len(self.names),):
             raise CaseError(
                 "the membership table does not fit the class names",

@@ -70,6 +70,6 @@ def _require_there(path: Path, where: str) -> None:
         raise CaseError(
             "there is no such file or folder",
             where=where,
-            do="check the path in the case table (paths are relative to the table)",
+            do="check the path; in a case table it is relative to the table",
             code="missing_file",
         )

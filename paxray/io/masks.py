@@ -118,7 +118,7 @@ def mask_files(folder: Path, *, where: str = "") -> list[Path]:
             "there is no such folder of masks",
             where=where,
             found="a file" if folder.exists() else "nothing under that name",
-            do="check the path in the case table (paths are relative to the table)",
+            do="check the path; in a case table it is relative to the table",
             code="missing_file",
         )
     files = [file for file in folder.iterdir() if image_suffix(file) and not file.name.startswith(".")]
@@ -128,7 +128,7 @@ def mask_files(folder: Path, *, where: str = "") -> list[Path]:
             "the folder holds no masks",
             where=where,
             expected="one image file per class, named by the class",
-            do="check the path, or leave the masks empty in the case table",
+            do="check the path; in a case table it is relative to the table, or leave the masks empty",
             code="no_masks",
         )
     for first, second in pairwise(files):

@@ -106,9 +106,7 @@ def scan(
     )
 
 
-def _look_at_images(
-    place: Folder, root: Path, means: Callable[[Segment], bool], findings: _Findings
-) -> None:
+def _look_at_images(place: Folder, root: Path, means: Callable[[Segment], bool], findings: _Findings) -> None:
     images = [file for file in place.files if image_suffix(file)]
     named_segments = [file for file in images if file.name.lower().endswith(SEG_NRRD)]
     for file in named_segments:

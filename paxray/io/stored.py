@@ -88,7 +88,7 @@ def require_file(path: Path, where: str) -> None:
             "there is no such file",
             where=where,
             found="a folder" if path.is_dir() else "nothing under that name",
-            do="check the path in the case table (paths are relative to the table)",
+            do="check the path; in a case table it is relative to the table",
             code="missing_file",
         )
 

@@ -26,6 +26,27 @@ NAMED_AZIMUTH_DEG: dict[str, float] = {
     "lpo": 135.0,
 }
 
+#: What people call views otherwise; suggested, never taken, since each leaves something open.
+_OTHER_WORDS = {
+    "frontal": "pa",
+    "front": "pa",
+    "posteroanterior": "pa",
+    "anteroposterior": "ap",
+    "lateral": "lateral_left",
+}
+
+
+def spelt_as_named(word: str) -> str:
+    """Return the named pose that a word means, whatever its case, blanks or hyphens; else the word as it is."""
+    plain = word.strip().lower().replace("-", "_").replace(" ", "_")
+    return plain if plain in NAMED_AZIMUTH_DEG else word
+
+
+def suggest_view(word: str) -> str:
+    """Return ``"did you mean 'pa'?"`` for the named pose nearest in spelling or meaning, or an empty string."""
+    meant = _OTHER_WORDS.get(word.strip().lower())
+    return suggest(meant or word.lower(), NAMED_AZIMUTH_DEG)
+
 
 @dataclass(frozen=True)
 class Pose:
@@ -61,12 +82,13 @@ class Pose:
 
     @classmethod
     def named(cls, name: str, *, angle_deg: float | None = None) -> Pose:
-        """Return a named pose; `angle_deg` replaces the 45 degrees of the obliques."""
+        """Return a named pose, whatever the name's case; `angle_deg` replaces the 45 degrees of the obliques."""
+        name = spelt_as_named(name)
         if name not in NAMED_AZIMUTH_DEG:
             raise ConfigError(
                 f"unknown view '{name}'",
                 expected="one of " + ", ".join(NAMED_AZIMUTH_DEG) + ", or {name, azimuth, elevation, roll}",
-                do=suggest(name, NAMED_AZIMUTH_DEG),
+                do=suggest_view(name),
             )
         azimuth = NAMED_AZIMUTH_DEG[name]
         if angle_deg is not None:

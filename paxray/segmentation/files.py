@@ -15,7 +15,7 @@ from paxray.errors import CaseError, ConfigError
 from paxray.io.cases import BY_NAME, MaskSource
 from paxray.io.masks import read_label_map
 from paxray.io.segments import SEG_NRRD, names_its_segments, open_segments
-from paxray.io.stored import sidecar_of
+from paxray.io.stored import require_file, sidecar_of
 from paxray.io.volume import Grid
 from paxray.segmentation.named import class_masks
 
@@ -91,7 +91,7 @@ def vocabulary_of(
         raise CaseError(
             "a label map needs a vocabulary that says what its values mean",
             where=source.where,
-            do="name one in the case table's column 'vocabulary', e.g. totalsegmentator_v2",
+            do=f"{source.where}=totalsegmentator_v2, or another; in a case table, its column 'vocabulary'",
             code="bad_vocabulary",
         )
     try:
@@ -109,6 +109,7 @@ def _names_of(source: MaskSource, catalog: Catalog, base: Path | None) -> Names 
     if source.vocabulary == BY_NAME or (not source.vocabulary and names_its_segments(source.path)):
         return Names(BY_NAME)
     if not source.vocabulary:
+        require_file(source.path, source.where)
         return None
     try:
         names = load_names(source.vocabulary, base=base, catalog=catalog)
