@@ -95,6 +95,9 @@ def differences_of(manifest: dict[str, Any] | None, basis: dict[str, Any], pipel
     if manifest is None:
         return []
     out = _class_differences(manifest["basis"]["catalog"], basis["catalog"])
+    file = manifest["pipeline"].get("labels", {}).get("catalog")
+    if out and file and pipeline.labels.catalog is None:
+        out.insert(0, f"it was built with --classes {file}, and this call names no classes of your own")
     # Shares of splits change nothing that stands, but whom later patients join: that should be meant.
     before_all = {**manifest["basis"], "splits": manifest["pipeline"]["splits"]}
     after_all = {**basis, "splits": pipeline.effective()["splits"]}

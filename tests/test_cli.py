@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_fixture import CLASSES, make_dataset
 from typer.testing import CliRunner
 
 from paxray._version import __version__
@@ -310,6 +311,33 @@ def test_classes() -> None:
     assert "no problems" in call("classes", "check")
     assert len(json.loads(call("classes", "list", "--vocabulary", "totalsegmentator_v2", "--json"))) == 117
     assert all(i["group"] == "rib" for i in json.loads(call("classes", "list", "--group", "rib", "--json")))
+
+
+def test_a_piped_table_is_not_cut() -> None:
+    """No terminal, no width to keep: whoever greps must find whole names."""
+    rows = json.loads(call("classes", "list", "--vocabulary", "paxray_166", "--json"))
+    text = call("classes", "list", "--vocabulary", "paxray_166")
+    assert all(row["class"] in text and row["name"] in text for row in rows)
+    assert "…" not in text
+
+
+def test_channels_of_a_data_sets_own_classes_need_no_class_file(tmp_path: Path) -> None:
+    """The data set says itself what its classes are."""
+    own = [(f"own_{name}", group, [f"own_{part}" for part in parts]) for name, group, parts in CLASSES]
+    folder = make_dataset(tmp_path / "set", classes=own)
+    names = [name for name, _, _ in own]
+    (tmp_path / "mychan.yaml").write_text(json.dumps({"channels": names[::-1]}))
+    spec = tmp_path / "mychan.yaml"
+    done = json.loads(call("export", "paxray", folder, "--channels", spec, "--json"))
+    content = json.loads((Path(done["folder"]) / "paxray.json").read_text())
+    assert list(content["class_dict"].values()) == names[::-1]
+    rows = json.loads(call("classes", "list", "--vocabulary", spec, "--dataset", folder, "--json"))
+    assert [row["class"] for row in rows] == names[::-1]
+    assert any(row["present"] for row in rows)
+    plain = json.loads(call("classes", "list", "--dataset", folder, "--json"))
+    assert plain == [row | {"channel": n} for n, row in enumerate(rows[::-1])]
+    spec.write_text(json.dumps({"channels": ["own_hart"]}))
+    assert "did you mean 'own_heart'" in call("export", "paxray", folder, "--channels", spec, exit_code=2)
 
 
 def test_classes_of_ones_own_reach_the_data_set(

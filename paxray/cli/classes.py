@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from paxray.cli.common import ClassesFile, Json, further_labels, guarded, out
+from paxray.cli.common import ClassesFile, Json, further_labels, guarded, out, print_table
 from paxray.errors import EXIT_USAGE, ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from paxray.anatomy.catalog import Catalog
+    from paxray.anatomy.channels import Channels
+    from paxray.dataset.reader import Dataset
 
 
 def _catalog(classes: Path | None) -> Catalog:
@@ -45,7 +47,7 @@ def classes_list(
         Path | None,
         typer.Option(
             metavar="DATASET",
-            help="With --vocabulary: in how many cases each channel came out present, cut, ...",
+            help="In how many of its cases each channel (or each of its classes) came out present, cut, ...",
         ),
     ] = None,
     classes: ClassesFile = None,
@@ -53,14 +55,27 @@ def classes_list(
 ) -> None:
     """List the classes known, or the channels of a vocabulary."""
     catalog = _catalog(classes)
+    data = None
+    if dataset is not None:
+        from paxray.dataset.reader import load
+        from paxray.dataset.stack import catalog_with
+
+        data = load(dataset)
+        catalog = catalog_with(data.categories, catalog)
     groups = sorted({item.group for item in catalog.values()})
     if group and group not in groups:
         raise ConfigError(f"no group '{group}'", expected=", ".join(groups))
     if vocabulary:
-        _list_channels(catalog, vocabulary, group, dataset, as_json)
+        from paxray.anatomy.channels import load_channels
+
+        _list_channels(catalog, load_channels(vocabulary, catalog=catalog), group, data, as_json)
         return
-    if dataset is not None:
-        raise ConfigError("--dataset", expected="--vocabulary beside it", found="no vocabulary")
+    if data is not None:
+        from paxray.anatomy.channels import Channels
+
+        held = Channels.of_classes((row["name"] for row in data.categories), "the data set's classes")
+        _list_channels(catalog, held, group, data, as_json)
+        return
     names = [name for name in catalog if not group or catalog[name].group == group]
     if as_json:
         print(json.dumps([_class_facts(catalog, name) for name in names]))
@@ -70,7 +85,7 @@ def classes_list(
         item = catalog[name]
         parts = f"{len(item.parts)}" if item.parts else ""
         table.add_row(f"{_swatch(item.colour)} {name}", item.group, parts, item.snomed_ct)
-    out.print(table)
+    print_table(table)
     out.print(f"{len(names)} classes")
 
 
@@ -83,11 +98,10 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _list_channels(catalog: Catalog, spec: str, group: str, dataset: Path | None, as_json: bool) -> None:
-    """List a vocabulary's channels, with how they came out in a data set where one is given."""
-    from paxray.anatomy.channels import load_channels
-
-    channels = load_channels(spec, catalog=catalog)
+def _list_channels(
+    catalog: Catalog, channels: Channels, group: str, dataset: Dataset | None, as_json: bool
+) -> None:
+    """List channels, with how they came out in a data set where one is given."""
     chosen = [n for n, name in enumerate(channels.classes) if not group or catalog[name].group == group]
     rows: list[dict[str, Any]] = [
         {"channel": n, "name": channels.names[n], "class": channels.classes[n]} for n in chosen
@@ -96,9 +110,8 @@ def _list_channels(catalog: Catalog, spec: str, group: str, dataset: Path | None
     n_cases = 0
     if dataset is not None:
         from paxray.dataset.coverage import coverage
-        from paxray.dataset.reader import load
 
-        found = coverage(load(dataset), channels)
+        found = coverage(dataset, channels)
         n_cases = sum(found[0].cases.values())
         for row in rows:
             item = found[row["channel"]]
@@ -111,7 +124,7 @@ def _list_channels(catalog: Catalog, spec: str, group: str, dataset: Path | None
     for row in rows:
         swatch = _swatch(catalog[row["class"]].colour)
         table.add_row(*(f"{swatch} {v}" if k == "class" else escape(str(v)) for k, v in row.items()))
-    out.print(table)
+    print_table(table)
     out.print(f"{len(rows)} channels, {len({row['class'] for row in rows})} classes")
     if dataset is not None:
         cut = total.pop("cut")

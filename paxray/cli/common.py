@@ -19,6 +19,7 @@ from paxray.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, ConfigError, Paxra
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.table import Table
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -70,6 +71,14 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(EXIT_ENVIRONMENT) from None
 
     return run
+
+
+def print_table(table: Table) -> None:
+    """Print a table; at its full width where no terminal limits it (a pipe, a file)."""
+    if out.is_terminal:
+        out.print(table)
+    else:
+        Console(file=out.file, highlight=False, emoji=False, width=10_000).print(table)
 
 
 def further_labels(entries: list[str] | None) -> dict[int, str]:

@@ -57,10 +57,11 @@ def export_paxray(
     from paxray.anatomy.catalog import load_catalog
     from paxray.anatomy.channels import load_channels
     from paxray.dataset.reader import load
+    from paxray.dataset.stack import catalog_with
     from paxray.export.paxray import export_paxray as run_export
 
-    order = load_channels(channels, catalog=load_catalog(classes))
     data = load(dataset)
+    order = load_channels(channels, catalog=catalog_with(data.categories, load_catalog(classes)))
     with progress_bar(quiet=as_json) as progress:
         task = progress.add_task("export", total=len(data))
         result = run_export(data, order, folder, on_sample=lambda _: progress.update(task, advance=1))

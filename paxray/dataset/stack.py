@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,25 @@ class Stack(NamedTuple):
         return np.array([status != _UNKNOWN for status in self.status])
 
 
+def catalog_with(categories: Iterable[Mapping[str, Any]], catalog: Catalog | None = None) -> Catalog:
+    """Return a catalog with the classes of a data set that it lacks.
+
+    Parameters
+    ----------
+    categories
+        As the data set's manifest lists them: ``name``, ``supercategory``, ``colour``.
+    catalog
+        The built-in one by default.
+    """
+    known = load_catalog() if catalog is None else catalog
+    own = [
+        AnatomyClass(row["name"], group=row["supercategory"], colour=tuple(row["colour"]))
+        for row in categories
+        if row["name"] not in known
+    ]
+    return Catalog([*known.values(), *own]) if own else known
+
+
 def channels_of(spec: str, names: Iterable[str]) -> Channels:
     """Load a vocabulary's channels for a data set that has these classes.
 
@@ -53,9 +72,8 @@ def channels_of(spec: str, names: Iterable[str]) -> Channels:
     ConfigError
         No such vocabulary, or a channel of a class that neither has.
     """
-    catalog = load_catalog()
-    own = [AnatomyClass(name) for name in names if name not in catalog]
-    return load_channels(spec, catalog=Catalog([*catalog.values(), *own]) if own else catalog)
+    categories = ({"name": name, "supercategory": "", "colour": (0, 0, 0)} for name in names)
+    return load_channels(spec, catalog=catalog_with(categories))
 
 
 def stack_masks(sample: Sample, channels: Channels) -> Stack:
