@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paxray.anatomy.catalog import AnatomyClass, Catalog, load_catalog
+from paxray.anatomy.check import NOT_DERIVED
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.recipes.engine import derive
 from paxray.anatomy.recipes.pieces import label_pieces
@@ -109,6 +110,8 @@ def warnings_of(item: AnatomyClass, labels: LabelVolume) -> list[str]:
     name = item.name
     status, note = labels.status[name], labels.notes.get(name)
     out = [f"{status.value}: {note}" if status is Status.UNKNOWN else note] if note else []
+    if status is Status.UNKNOWN and not item.parts and item.recipe is None:
+        out.append(NOT_DERIVED)
     if status is Status.ABSENT:
         out.append("all that it is made of is known, and nothing of it is in this scan")
     if status is Status.PARTIAL:

@@ -209,6 +209,16 @@ class Catalog(Mapping[str, AnatomyClass]):
         entry = next((e for e in reversed(entries) if field in e.fields), entries[-1])
         return entry.document.place(("classes", entry.key, *filter(None, key.split("."))))
 
+    def written_as_numbered(self, *names: str) -> bool:
+        """Whether one entry with ``numbers`` gives all these classes their colour."""
+        keys = set()
+        for name in names:
+            entry = next((e for e in reversed(self._entries.get(name, ())) if "colour" in e.fields), None)
+            if entry is None or "numbers" not in entry.fields:
+                return False
+            keys.add((entry.document.where, entry.key))
+        return len(keys) == 1
+
     def leaves(self, name: str) -> tuple[str, ...]:
         """Return the leaf classes that make up ``name`` (itself, for a leaf), in catalog order."""
         below = self._below(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ PYDICOM_CODES = "pydicom codes.SCT"
 COLOUR_DISTANCE = 5.0
 #: What paxray's own segmenter draws, which no vocabulary names.
 SEGMENTED = ("body",)
+#: Of a class that only a source can draw.
+NOT_DERIVED = "it has no recipe and no parts: only a mask file can bring it"
 _OPPOSITE = {"left": "right", "right": "left"}
 
 
@@ -53,6 +56,27 @@ def _with_place(catalog: Catalog, problem: Problem) -> str:
     """``file:line: classes.NAME.key: what``; a class from no file by its name."""
     place = catalog.place(problem.name, problem.key)
     return f"{place}: {problem.what}" + (f" ({problem.do})" if problem.do else "") if place else str(problem)
+
+
+def notes_on_own(own: Catalog) -> list[str]:
+    """Return what a user's files do to the built-in catalog, a sentence each: what is sound and may not be meant."""
+    standard = load_catalog()
+    groups = {item.group for item in standard.values()}
+    notes = []
+    if added := [name for name in own if name not in standard]:
+        notes.append(f"adds {', '.join(added)}")
+    for name, item in standard.items():
+        fields = [
+            f.name for f in dataclasses.fields(item) if getattr(item, f.name) != getattr(own[name], f.name)
+        ]
+        if fields:
+            notes.append(f"changes {name}, a built-in class: {', '.join(fields)}")
+    for group in dict.fromkeys(item.group for item in own.values() if item.group not in groups):
+        notes.append(f"'{group}' is a new group. {suggest(group, groups)}".rstrip())
+    for name in added:
+        if not own[name].parts and own[name].recipe is None and own[name].film is None:
+            notes.append(f"{name}: {NOT_DERIVED}")
+    return notes
 
 
 def structural_problems(catalog: Catalog) -> list[Problem]:
@@ -247,6 +271,8 @@ def _colours_can_be_told_apart(catalog: Catalog) -> Iterator[Problem]:
         lab = rgb2lab(np.array([[catalog[name].colour for name in names]]) / 255)[0]
         apart = np.linalg.norm(lab[:, None] - lab[None], axis=2)
         for later, earlier in np.argwhere(np.tril(apart < COLOUR_DISTANCE, -1)).tolist():
+            if catalog.written_as_numbered(names[later], names[earlier]):
+                continue  # one entry with one colour for a whole series, as its author wrote it
             yield Problem(
                 names[later],
                 "colour",

@@ -287,9 +287,11 @@ def classes_preview(
 @guarded
 def classes_check(classes: ClassesFile = None) -> None:
     """Check the catalog: names, parts, twins, codes, colours."""
-    from paxray.anatomy.check import check_catalog
+    from paxray.anatomy.check import check_catalog, notes_on_own
 
     catalog = _catalog(classes)
+    for note in notes_on_own(catalog) if classes is not None else ():
+        out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
     problems = check_catalog(catalog)
     for problem in problems:
         out.print(f"[red]problem[/] {escape(str(problem))}", soft_wrap=True)

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from paxray.cli.common import ClassesFile, DeviceName, Json, guarded, out
+from paxray.errors import ConfigError
 
 
 @guarded
@@ -25,9 +26,10 @@ def segment(
             help="FILE.nii.gz: one label map with its vocabulary beside. Else a folder, one file per class.",
         ),
     ],
-    segmenter: Annotated[
-        str, typer.Option("--segmenter", metavar="NAME", help="thorax, totalsegmentator, ...")
-    ] = "thorax",
+    segmenters: Annotated[
+        list[str] | None,
+        typer.Option("--segmenter", metavar="NAME", help="thorax (the default), totalsegmentator, ..."),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the segmenter.")
     ] = None,
@@ -55,7 +57,27 @@ def segment(
     """
     from paxray.config import set_value
     from paxray.segment_one import segment_one
+    from paxray.segmentation.registry import BUILT_IN
 
+    if segmenters and len(segmenters) > 1:
+        raise ConfigError(
+            "--segmenter is given more than once",
+            expected="one; here each draws masks of its own",
+            found=", ".join(segmenters),
+            do="a call for each, or list them in a pipeline (`segmentation`), whose build combines them",
+        )
+    segmenter = segmenters[0] if segmenters else "thorax"
+    if labels and segmenter in BUILT_IN and segmenter != "files":
+        raise ConfigError(
+            f"--labels is for the segmenter `files`, and '{segmenter}' looks at the CT alone",
+            found=", ".join(labels),
+            do="--segmenter files to convert these masks, or leave --labels away",
+        )
+    if segmenter == "files" and not labels:
+        raise ConfigError(
+            "the segmenter `files` reads masks that exist, and none are given",
+            do="--labels MASKS, or --labels MASKS=VOCABULARY",
+        )
     chosen: dict[str, Any] = {}
     for entry in settings or []:
         set_value(chosen, entry)

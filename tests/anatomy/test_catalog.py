@@ -9,10 +9,13 @@ import pytest
 
 from paxray.anatomy.catalog import AnatomyClass, Catalog, _built_in, load_catalog
 from paxray.anatomy.check import (
+    NOT_DERIVED,
     PYDICOM_CODES,
     TOTALSEGMENTATOR_MAPPING,
+    _colours_can_be_told_apart,
     check_catalog,
     is_snomed_id,
+    notes_on_own,
     totalsegmentator_codes,
 )
 from paxray.errors import ConfigError
@@ -335,3 +338,33 @@ def test_every_totalsegmentator_class_is_in_the_catalog(reference):
     for name in {*maps["total_v1"].values(), *maps["total"].values()}:
         assert CATALOG.resolve(name) == name
         assert CATALOG[name].group
+
+
+@pytest.mark.parametrize("pack", sorted((Path(__file__).parents[2] / "pipelines/classes").glob("*.yaml")))
+def test_the_packs_are_sound_and_their_series_may_share_a_colour(pack):
+    assert list(_colours_can_be_told_apart(load_catalog(pack))) == []
+
+
+def test_two_entries_of_one_colour_are_still_told(tmp_path):
+    series = "  disc_{n}: {group: bone, colour: [90, 250, 120], numbers: 1-3}\n"
+    assert not list(_colours_can_be_told_apart(load_catalog(write(tmp_path, f"classes:\n{series}"))))
+    other = "  ring: {group: bone, colour: [90, 250, 120]}\n"
+    told = [
+        p.name
+        for p in _colours_can_be_told_apart(load_catalog(write(tmp_path, f"classes:\n{series}{other}")))
+    ]
+    assert told == ["ring"] * 3
+
+
+def test_what_a_file_does_to_the_catalog_is_noted(tmp_path):
+    text = (
+        "classes:\n  tube: {group: vesel}\n  pipe: {group: vessel, parts: [aorta]}\n"
+        "  heart: {group: vessel, recipe: {dilate: {of: heart_myocardium, by_mm: 3}}}\n"
+    )
+    assert notes_on_own(load_catalog(write(tmp_path, text))) == [
+        "adds tube, pipe",
+        "changes heart, a built-in class: group, recipe",
+        "'vesel' is a new group. did you mean 'vessel'?",
+        f"tube: {NOT_DERIVED}",
+    ]
+    assert notes_on_own(load_catalog()) == []
