@@ -26,6 +26,8 @@ from paxray.io.volume import Float64, Grid
 #: A contour lies on a slice that it is nearer to than this share of the slices' distance: what is written with one
 #: decimal is not exact, and no contour that was drawn on another series passes by chance on all its slices.
 OFF_SLICE = 0.1
+#: As many gaps of one width in a row are no chance: a region in pieces does not repeat itself.
+SAME_GAPS = 3
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _CONTOUR_DATA = 0x30060050
 
@@ -176,12 +178,20 @@ def _by_slice(
 
 
 def _require_no_gaps(slices: list[int], where: str) -> None:
-    """Refuse a region that was drawn on every second or third slice only: what lies between would be missing."""
-    if len(slices) > 2 and int(np.diff(slices).min()) > 1:
+    """Refuse a region that was drawn on some of its slices only: what lies between would be missing.
+
+    Pieces apart leave a gap between them, and neighbours within. Drawing thinned out has more gaps than neighbours, or
+    `SAME_GAPS` of one width in a row.
+    """
+    steps = np.diff(slices)
+    gaps = steps[steps > 1]
+    in_a_row = np.lib.stride_tricks.sliding_window_view(steps, SAME_GAPS) if len(steps) >= SAME_GAPS else []
+    regular = any(few[0] > 1 and (few == few[0]).all() for few in in_a_row)
+    if regular or len(gaps) > len(steps) / 2:
         raise _bad(
             where,
             "a contour on every slice that the region crosses",
-            f"contours {int(np.diff(slices).min())} slices or more apart",
+            f"{len(gaps)} of {len(steps)} steps from contour to contour are {int(gaps.min())} slices or more",
             "interpolate the contours with the program that drew them",
         )
 

@@ -67,8 +67,8 @@ class SlicerSegments(SegmentFile):
         if len(set(self._at)) < len(self._at):
             raise unreadable(where, "two segments with one value in one layer")
         self.segments = tuple(segments)
-        # A single voxel stands for no voxels: NRRD cannot hold none.
-        self._empty = self.header.grid.shape == (1, 1, 1)
+        # A single voxel of 0 stands for no voxels: NRRD cannot hold none. Any other value is a segment's.
+        self._empty = self.header.grid.shape == (1, 1, 1) and not read_itk_layers(path, where=where).any()
         if not self._empty and self._at and max(layer for layer, _ in self._at) >= self._layers:
             raise unreadable(where, f"{self._layers} layers", f"{max(layer for layer, _ in self._at) + 1}")
         self._reference = _reference_grid(fields.get("segmentation_conversionparameters", ""))

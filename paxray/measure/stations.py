@@ -94,7 +94,8 @@ class StationMap:
         affine = anatomy.labels.grid.affine
         #: Half a slice: voxels this near to a height are of its slice.
         self._half_mm = float(np.abs(affine[2, :3]).max()) / 2 + 1e-6
-        self._half_x_mm = float(np.abs(affine[0, :3]).max()) / 2
+        #: Half a voxel along x and along y: voxels this near to a place are of its column and of its row.
+        self._half_x_mm, self._half_y_mm = (float(np.abs(affine[n, :3]).max()) / 2 + 1e-6 for n in (0, 1))
 
     def station(self, at_mm: Float64) -> Station:
         """The station of a node by its centroid, ``(3,)`` LPS mm."""
@@ -225,7 +226,7 @@ class StationMap:
         points = np.concatenate(limbs)
         here = points[np.abs(points[:, 2] - at[2]) <= self._half_mm]
         behind = here[np.abs(here[:, 0] - at[0]) <= self._half_x_mm]
-        beside = here[np.abs(here[:, 1] - at[1]) <= self._half_mm]
+        beside = here[np.abs(here[:, 1] - at[1]) <= self._half_y_mm]
         in_front = len(behind) > 0 and at[1] < behind[:, 1].min()
         lateral = len(beside) > 0 and at[0] > beside[:, 0].max()
         return bool(in_front or lateral)

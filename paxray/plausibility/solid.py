@@ -134,16 +134,25 @@ def far_shares(points: Float64, apart_mm: float) -> Float64:
     cells -= cells.min(axis=0)
     filled = np.zeros(cells.max(axis=0) + 1, bool)
     filled[tuple(cells.T)] = True
-    pieces, n = ndimage.label(filled, np.ones((3, 3, 3)))
+    touching = np.ones((3, 3, 3), bool)
+    pieces, n = ndimage.label(filled, touching)
     of_point = pieces[tuple(cells.T)] - 1
     group = np.arange(n)
     if n > 1:
-        members = [points[of_point == piece] for piece in range(n)]
-        for a in range(n - 1):
-            tree = KDTree(members[a])
-            for b in range(a + 1, n):
-                if group[a] != group[b] and tree.query(members[b])[0].min() < apart_mm:
-                    group[group == group[b]] = group[a]
+        # The line between two pieces' nearest points leaves each through a cell at its rim.
+        rim = np.argwhere(filled & ~ndimage.binary_erosion(filled, touching))
+        near = KDTree(rim * CELL_MM).query_pairs(apart_mm + CELL_MM * np.sqrt(3), output_type="ndarray")
+        pairs = np.sort((pieces[tuple(rim.T)] - 1)[near], axis=1)
+        members = np.split(points[np.argsort(of_point, kind="stable")], np.cumsum(np.bincount(of_point))[:-1])
+        trees: dict[int, KDTree] = {}
+        for a, b in np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0).tolist():
+            if group[a] == group[b]:
+                continue
+            small, large = sorted((a, b), key=lambda piece: len(members[piece]))
+            if large not in trees:
+                trees[large] = KDTree(members[large])
+            if trees[large].query(members[small])[0].min() < apart_mm:
+                group[group == group[b]] = group[a]
     sizes = np.bincount(group[of_point], minlength=n)
     return np.sort(sizes[sizes > 0])[::-1] / len(points)
 

@@ -207,6 +207,22 @@ class TestLabelMap:
         np.testing.assert_array_equal(labels.mask("liver"), values == 300)
         assert labels.names == ("heart", "liver")
 
+    @pytest.mark.parametrize("background", [3, 7])
+    def test_the_padding_value_is_nobody_whether_described_or_not(self, tmp_path, background):
+        values = np.where(self.values() == 0, background, 300).astype(np.uint16)
+        items = (segment_item(background, "Background"), segment_item(300, "liver"))[background == 7 :]
+        path = write_seg(
+            tmp_path / "seg.dcm",
+            [(None, k, plane) for k, plane in enumerate(values)],
+            items,
+            plain_affine(),
+            kind="LABELMAP",
+            PixelPaddingValue=background,
+        )
+        labels = read(path)
+        assert labels.names == ("liver",)
+        np.testing.assert_array_equal(labels.mask("liver"), values == 300)
+
     def test_a_value_that_is_no_segment_is_refused(self, tmp_path):
         frames = [(None, 0, self.values()[0])]
         path = write_seg(tmp_path / "seg.dcm", frames, self.ITEMS[:2], plain_affine(), kind="LABELMAP")

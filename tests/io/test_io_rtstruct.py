@@ -120,6 +120,28 @@ def test_contours_on_every_second_slice_are_refused(tmp_path):
     assert read(two, ct(affine)).mask("heart").any(axis=(1, 2)).sum() == 3
 
 
+@pytest.mark.parametrize(
+    ("slices", "reads"),
+    [
+        ([1, 2, 4, 6, 8], False),  # two neighbours among every second slice
+        ([0, 1, 2, 3, 4, 6, 8, 10], False),  # thinned out from somewhere on
+        ([1, 6], False),  # two slices and nothing between them
+        ([0, 1, 2, 7], True),  # a second piece
+        ([0, 1, 4, 5, 7, 8], True),  # three pieces
+        ([3], True),
+        ([3, 4], True),
+    ],
+)
+def test_contours_thinned_out_are_refused_and_pieces_are_not(tmp_path, slices, reads):
+    affine = plain_affine()
+    path = write_rtstruct(tmp_path / "rs.dcm", {"heart": [ring(affine, k, 9.0) for k in slices]})
+    if reads:
+        drawn = read(path, ct(affine)).mask("heart").any(axis=(1, 2))
+        assert np.flatnonzero(drawn).tolist() == slices
+    else:
+        assert refused(path, ct(affine)).code == "bad_contours"
+
+
 def test_contours_beyond_the_ct(tmp_path):
     affine = plain_affine()
     over = write_rtstruct(tmp_path / "over.dcm", {"heart": [ring(affine, k, 9.0) for k in (7, 8, 9, 10)]})

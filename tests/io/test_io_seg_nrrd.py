@@ -152,6 +152,22 @@ def test_a_single_voxel_stands_for_none(tmp_path):
     assert read(path).status == {"heart": Status.ABSENT}
 
 
+@pytest.mark.parametrize("value", [1, 3])
+def test_a_single_voxel_of_a_segment_is_read(tmp_path, value):
+    segments = [segment("heart", 1), segment("liver", 3)]
+    path = write_seg_nrrd(
+        tmp_path / "s.seg.nrrd",
+        np.full((1, 1, 1, 1), value, np.uint8),
+        plain_affine(),
+        segments,
+        drawn_on=(plain_affine(), SHAPE),
+    )
+    labels = read(path)
+    drawn, empty = ("heart", "liver") if value == 1 else ("liver", "heart")
+    assert labels.status == {drawn: Status.PRESENT, empty: Status.ABSENT}
+    assert np.argwhere(labels.mask(drawn)).tolist() == [[0, 0, 0]]
+
+
 def test_off_the_lattice(tmp_path):
     moved = plain_affine()
     moved[0, 3] += 0.2

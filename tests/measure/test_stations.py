@@ -15,7 +15,7 @@ from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.vocabulary import load_vocabulary
 from paxray.io.cases import MaskSource
 from paxray.io.volume import Volume
-from paxray.measure.landmarks import Anatomy, find_landmarks
+from paxray.measure.landmarks import Anatomy, Landmark, find_landmarks
 from paxray.measure.radiology import FOUND_IN
 from paxray.measure.solids import solids
 from paxray.measure.stations import ADJACENT_MM, BORDERS, StationMap
@@ -205,3 +205,76 @@ def test_given_and_derived_stations_reach_the_rows(
     told = [(row["station"], row["station_source"]) for row in rows]
     assert told == [("2R", "derived"), ("11L", "given"), ("8L", "derived"), (None, None)]
     assert "in a lung" in rows[3]["note"]
+
+
+# A map of blocks, mm in LPS: every border where it is wanted
+
+Block = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+EXTENT_MM = 100.0
+
+
+def blocks(
+    carina: tuple[float, float, float], spacing: tuple[float, float, float], **of: list[Block]
+) -> StationMap:
+    """A map whose classes are blocks (low, high along x, y, z), in a mediastinum that is all of the scan."""
+    i, j, k = (round(EXTENT_MM / mm) for mm in spacing)
+    affine = np.diag([*spacing, 1.0])
+    z, y, x = (n * mm for n, mm in zip(np.indices((k, j, i), sparse=True), spacing[::-1], strict=True))
+    builder = LabelBuilder((k, j, i))
+    everywhere = (slice(0, k), slice(0, j), slice(0, i))
+    whole = (0.0, EXTENT_MM)
+    for name, parts in {"mediastinum": [(whole, whole, whole)], **of}.items():
+        mask = np.zeros((k, j, i), bool)
+        for (x0, x1), (y0, y1), (z0, z1) in parts:
+            mask |= (x >= x0) & (x < x1) & (y >= y0) & (y < y1) & (z >= z0) & (z < z1)
+        builder.add_mask(name, everywhere, mask)
+    labels = builder.finish(affine, CATALOG)
+    ct = Volume(np.zeros(labels.shape, np.int16), affine)
+    anatomy = Anatomy(labels, atom_boxes(labels), solids(labels, ct), labels.cut_by_ct())
+    return StationMap(anatomy, Landmark("carina", "present", "", np.array(carina)))
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 0.4), (1.0, 1.0, 1.0), (1.0, 1.0, 5.0), (1.0, 2.0, 0.4)])
+def test_beside_the_arch_is_told_by_rows_whatever_the_slices(spacing: tuple[float, float, float]) -> None:
+    """Station 6 reaches as far as the arch does, up to half a row, in thin slices and in thick ones."""
+    found = blocks(
+        (50, 50, 20),
+        spacing,
+        sternum=[((45, 55), (0, 4), (20, 90))],
+        trachea=[((45, 55), (60, 70), (20, 100))],
+        aorta_arch=[((60, 70), (20, 60), (50, 70))],
+        aorta_ascending=[((60, 70), (20, 30), (30, 50))],
+        pulmonary_artery=[((60, 70), (20, 60), (20, 30))],
+    )
+    last_mm = 60 - spacing[1]  # the last row's middle
+    beside = np.linspace(20 - 0.4 * spacing[1], last_mm + 0.4 * spacing[1], 61)
+    assert {found.station(np.array([75.0, y, 60.0])).name for y in beside} == {"6"}
+    assert found.station(np.array([75.0, last_mm + 0.6 * spacing[1], 60.0])).name == "4L"
+
+
+def test_adjacent_is_within_a_centimetre() -> None:
+    found = blocks(
+        (50, 50, 80),
+        (2.0, 2.0, 2.0),
+        bronchus_main_left=[((56, 60), (48, 52), (60, 80))],
+        bronchus_main_right=[((40, 44), (48, 52), (70, 80))],
+        esophagus=[((46, 57), (60, 66), (0, 100))],
+    )
+    assert found.station(np.array([56 + 9.9, 62.0, 40.0])).name == "8L"
+    beyond = found.station(np.array([56 + 10.1, 62.0, 40.0]))
+    assert (beyond.name, "not adjacent to the oesophagus" in beyond.note) == ("", True)
+
+
+def test_the_aortas_limbs_are_taken_right_below_the_arch() -> None:
+    """Farther down the ascending aorta leans to the left, and says nothing of the window under the arch."""
+    trunk = {
+        "sternum": [((45, 55), (0, 4), (10, 90))],
+        "trachea": [((40, 50), (60, 80), (10, 100))],
+        "aorta_arch": [((56, 64), (16, 74), (60, 74))],
+        "aorta_descending": [((56, 64), (70, 78), (0, 60))],
+        "pulmonary_artery": [((56, 64), (30, 50), (30, 40))],
+    }
+    leaning = [((56, 64), (16, 24), (50, 60)), ((76, 98), (16, 24), (0, 48))]
+    found = blocks((46, 66, 20), (2.0, 2.0, 2.0), aorta_ascending=leaning, **trunk)
+    assert found.station(np.array([64.0, 40.0, 50.0])).name == "5"
+    assert found.station(np.array([56.0, 40.0, 50.0])).name == "4L"

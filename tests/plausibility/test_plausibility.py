@@ -394,6 +394,41 @@ def test_far_pieces_are_those_of_single_linkage(seed: int, balls: int) -> None:
     np.testing.assert_allclose(far_shares(points, 20.0), expected)
 
 
+def test_many_islands_are_compared_with_their_neighbours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken mask may be thousands of specks; that they lie far apart is known without asking each two."""
+    from scipy.spatial import KDTree
+
+    asked = 0
+
+    class Counted(KDTree):
+        def query(self, *args: object, **more: object) -> object:
+            nonlocal asked
+            asked += 1
+            return super().query(*args, **more)
+
+    monkeypatch.setattr("scipy.spatial.KDTree", Counted)
+    specks = np.stack(np.meshgrid(*[np.arange(6) * 40.0] * 3), axis=-1).reshape(-1, 3)
+    np.testing.assert_allclose(far_shares(np.repeat(specks, 2, axis=0), 20.0), 1 / 6**3)
+    assert asked == 0
+    touching = np.arange(200)[:, None] * [15.0, 0, 0]
+    assert far_shares(touching, 20.0).tolist() == [1]
+    assert 0 < asked <= 2 * len(touching)
+
+
+@pytest.mark.parametrize(("share", "is_said"), [(0.06, True), (0.04, False)])
+def test_a_second_piece_counts_from_a_twentieth_on(good: LabelVolume, share: float, is_said: bool) -> None:
+    spleen = good.mask("spleen")
+    second = np.argwhere(moved(spleen, (0, 0, 40)))
+    second = second[: round(spleen.sum() * share / (1 - share))]
+    assert len(second) * good.grid.voxel_volume_mm3 > 1000
+    both = spleen.copy()
+    both[tuple(second.T)] = True
+    findings = found(good.with_mask("spleen", both, Status.PRESENT)).get("far_pieces", [])
+    assert [(f.classes, f.value) for f in findings] == (
+        [(("spleen",), pytest.approx(len(second) / both.sum()))] if is_said else []
+    )
+
+
 def test_contradictory_overlap(good: LabelVolume) -> None:
     lobe, liver = good.mask("lung_lower_lobe_right"), good.mask("liver")
     level = np.sort(lobe.nonzero()[0])
