@@ -185,8 +185,8 @@ def _require_no_gaps(slices: list[int], where: str) -> None:
     """
     steps = np.diff(slices)
     gaps = steps[steps > 1]
-    in_a_row = np.lib.stride_tricks.sliding_window_view(steps, SAME_GAPS) if len(steps) >= SAME_GAPS else []
-    regular = any(few[0] > 1 and (few == few[0]).all() for few in in_a_row)
+    rows = (steps[n : n + SAME_GAPS] for n in range(len(steps) - SAME_GAPS + 1))
+    regular = any(row[0] > 1 and (row == row[0]).all() for row in rows)
     if regular or len(gaps) > len(steps) / 2:
         raise _bad(
             where,

@@ -229,8 +229,7 @@ def blocks(
             mask |= (x >= x0) & (x < x1) & (y >= y0) & (y < y1) & (z >= z0) & (z < z1)
         builder.add_mask(name, everywhere, mask)
     labels = builder.finish(affine, CATALOG)
-    ct = Volume(np.zeros(labels.shape, np.int16), affine)
-    anatomy = Anatomy(labels, atom_boxes(labels), solids(labels, ct), labels.cut_by_ct())
+    anatomy = Anatomy(labels, atom_boxes(labels), {}, {})
     return StationMap(anatomy, Landmark("carina", "present", "", np.array(carina)))
 
 
