@@ -72,7 +72,7 @@ def preview(
 
     Returns
     -------
-    ``class``, ``status``, ``volume_ml``, ``warnings`` (sentences), ``picture`` (path, or None).
+    ``class``, ``rule``, ``status``, ``volume_ml``, ``warnings`` (sentences), ``picture`` (path, or None).
     """
     catalog = load_catalog(catalog_file)
     item = catalog[catalog.resolve(name)]
@@ -89,6 +89,7 @@ def preview(
     status = derived.status[item.name]
     result: dict[str, Any] = {
         "class": item.name,
+        "rule": item.rule,
         "status": status.value,
         "volume_ml": derived.voxel_counts()[item.name] * ct.grid.voxel_volume_mm3 / 1000,
         "warnings": warnings_of(item, derived),

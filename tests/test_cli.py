@@ -313,6 +313,15 @@ def test_classes() -> None:
     assert all(i["group"] == "rib" for i in json.loads(call("classes", "list", "--group", "rib", "--json")))
 
 
+def test_a_class_is_shown_as_its_file_has_it(tmp_path: Path) -> None:
+    recipe = "{shell: {of: aorta, thickness_mm: 3, where: inside}}"
+    (tmp_path / "mine.yaml").write_text(f"classes:\n  wall:\n    group: vessel\n    recipe: {recipe}\n")
+    text = call("classes", "show", "wall", "--classes", tmp_path / "mine.yaml")
+    assert recipe in text
+    assert f"{tmp_path / 'mine.yaml'}:2" in text
+    assert "None" not in text
+
+
 def test_a_piped_table_is_not_cut() -> None:
     """No terminal, no width to keep: whoever greps must find whole names."""
     rows = json.loads(call("classes", "list", "--vocabulary", "paxray_166", "--json"))

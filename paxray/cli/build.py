@@ -55,6 +55,7 @@ def scan(
     """
     from paxray.anatomy.catalog import load_catalog
     from paxray.io.cases import write_case_table
+    from paxray.io.scan import UNUSED_MASK
     from paxray.io.scan import scan as scan_folder
     from paxray.segmentation.named import recogniser
 
@@ -72,6 +73,10 @@ def scan(
         default_vocabulary=vocabulary,
         key=chosen,
     )
+    if not found.cases:
+        for note in found.notes:
+            err.print(f"  [yellow]note[/] {escape(f'{note.where}: {note.message}')}", soft_wrap=True)
+        raise ConfigError("no CT found", where=str(folder), expected="NIfTI, NRRD, MHA or DICOM CTs in HU")
     write_case_table(table, found.cases)
     if not key and not stored and any(case.ct.is_dir() for case in found.cases):
         key_file.touch(mode=0o600)
@@ -100,8 +105,16 @@ def scan(
     )
     for note in found.notes:
         out.print(f"  [yellow]note[/] {escape(f'{note.where}: {note.message}')}", soft_wrap=True)
-    if not found.cases:
-        raise ConfigError("no CT found", where=str(folder), expected="NIfTI, NRRD, MHA or DICOM CTs in HU")
+    unused = len({note.where for note in found.notes if note.code in UNUSED_MASK})
+    if unused:
+        bare = len(found.cases) - masked
+        out.print(
+            f"[yellow]beware[/] masks that were not used, for the reasons above: {unused}"
+            + (
+                f"; CTs without masks, which a build segments if its pipeline says so: {bare}" if bare else ""
+            ),
+            soft_wrap=True,
+        )
 
 
 @guarded

@@ -145,9 +145,14 @@ def classes_show(
     if as_json:
         print(json.dumps(facts))
         return
-    for key, value in facts.items():
-        if value not in ("", [], (), False):
+    import yaml
+
+    for key, value in {**facts, "written in": catalog.place(facts["name"])}.items():
+        if value not in ("", [], (), False, None):
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            if key == "recipe":  # as the file has it
+                shown = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
+                shown = shown.removesuffix("...\n").strip()
             out.print(f"[bold]{key:>17}[/]  {escape(str(shown))}", soft_wrap=True)
 
 
@@ -278,6 +283,7 @@ def classes_preview(
         print(json.dumps(result))
         return
     out.print(f"{result['class']}: {result['status']}, {result['volume_ml']:.1f} ml")
+    out.print(f"rule: {escape(result['rule'])}", soft_wrap=True)
     for sentence in result["warnings"]:
         out.print(f"[yellow]beware[/] {escape(sentence)}", soft_wrap=True)
     if result["picture"]:

@@ -21,6 +21,8 @@ from paxray.io.segments import SEG_NRRD, Segment, open_segments
 from paxray.io.stored import image_stem, image_suffix
 from paxray.io.walk import Folder, walk
 
+#: Codes of notes on masks that reach no row.
+UNUSED_MASK = ("vocabulary_unknown", "mask_mismatch", "ambiguous", "no_ct")
 _MANY_CTS = 8
 _NEVER_DICOM = (".json", ".txt", ".md", ".csv", ".xlsx", ".pdf", ".png", ".jpg", ".xml", ".gz", ".raw")
 
