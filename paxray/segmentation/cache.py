@@ -15,6 +15,7 @@ from paxray.errors import CaseError, PaxrayError
 from paxray.files import digest, sha256_of, sync_folder, write_json
 from paxray.io.cases import MaskSource
 from paxray.io.volume import Grid
+from paxray.produce import STAGE_VERSIONS
 from paxray.segmentation.contract import Segmenter
 from paxray.segmentation.files import read_masks
 from paxray.segmentation.written import write_label_map
@@ -32,14 +33,15 @@ def fingerprint(segmenter: Segmenter, catalog: Catalog, device: str) -> dict[str
     segmenter
         Its name, settings, version and weights, by `Segmenter.identity`.
     catalog
-        Classes are kept under its names.
+        Classes are kept under its names, and it says which of a model's labels is which (`Segmenter.meanings`).
     device
         Where the segmenter computes.
     """
     return {
         "segmenter": segmenter.name,
         "device": device,
-        "classes": digest(segmenter.classes(catalog))[:16],
+        "io": STAGE_VERSIONS["io"],
+        "classes": digest([segmenter.classes(catalog), segmenter.meanings(catalog)])[:16],
         **{f"identity.{key}": value for key, value in segmenter.identity().items()},
     }
 

@@ -95,6 +95,14 @@ class Segmenter(ABC):
             As `preflight`, where what it is made of (weights, a package) is not there.
         """
 
+    def meanings(self, catalog: Catalog) -> Any:
+        """What its own labels stand for in a catalog, as JSON; kept masks count only while this is the same.
+
+        One that turns labels into classes by a catalog's names and synonyms says which label is which class. For others
+        the classes are enough.
+        """
+        return list(self.classes(catalog))
+
     @abstractmethod
     def preflight(self, device: Literal["cpu", "cuda"]) -> None:
         """Check before a build starts that it can run here, without segmenting.

@@ -26,6 +26,8 @@ from paxray.segmentation.nnunet_folder import WHERE, Model, read_model
 from paxray.segmentation.nnunet_predict import predict
 from paxray.segmentation.straight import LPS, is_orientation, straightened, turned
 
+#: Of what stands here around nnU-Net: raised when masks change that it makes of the same CT with the same model.
+VERSION = 1
 _SETTINGS = (
     "model",
     "orientation",
@@ -120,9 +122,14 @@ class NnUnet(Segmenter):
         named = self._classes(self._read(), catalog)
         return tuple(name for name in catalog if name in named)
 
+    def meanings(self, catalog: Catalog) -> dict[str, list[int]]:
+        """Class to the values of the model's label map that make it up."""
+        return {name: list(values) for name, values in self._classes(self._read(), catalog).items()}
+
     def identity(self) -> Mapping[str, Any]:  # noqa: D102
         model = self._read()
         return {
+            "version": VERSION,
             "nnunetv2": _package_version(),
             "model": model.digest(),
             "orientation": self.orientation,

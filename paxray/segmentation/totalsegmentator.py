@@ -38,6 +38,8 @@ from paxray.segmentation.totalsegmentator_tasks import (
     versions,
 )
 
+#: Of what stands here around the package: raised when masks change that it makes of the same CT and weights.
+VERSION = 1
 _SETTINGS = ("tasks", "mode", "weights_dir", "time_limit_s")
 _LICENCE_LENGTH = 18  # all that the package itself checks without asking its server
 _LICENCE_URL = "https://backend.totalsegmentator.com/license-academic/"
@@ -101,6 +103,13 @@ class TotalSegmentator(Segmenter):
         named = {name for task in self._tasks() for name in self._classes_of(task, catalog).values()}
         return tuple(name for name in catalog if name in named)
 
+    def meanings(self, catalog: Catalog) -> dict[str, dict[str, str]]:
+        """Of each task, value to class."""
+        return {
+            task.name: {str(value): name for value, name in self._classes_of(task, catalog).items()}
+            for task in self._tasks()
+        }
+
     def identity(self) -> Mapping[str, Any]:  # noqa: D102
         weights = {
             str(path.relative_to(self.weights_folder())): _sha256(path)
@@ -108,7 +117,13 @@ class TotalSegmentator(Segmenter):
             for model in task.models
             for path in self._files(model)
         }
-        return {**versions(), "tasks": list(self.tasks), "mode": self.mode, "weights": digest(weights)}
+        return {
+            "version": VERSION,
+            **versions(),
+            "tasks": list(self.tasks),
+            "mode": self.mode,
+            "weights": digest(weights),
+        }
 
     def preflight(self, device: Literal["cpu", "cuda"]) -> None:  # noqa: D102
         versions()

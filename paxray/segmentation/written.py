@@ -39,7 +39,8 @@ def write_label_map(path: Path, labels: LabelVolume, segmenter: str = "") -> Pat
 
     Returns
     -------
-    The vocabulary's path. Either file is complete or not there; the label map is written last.
+    The vocabulary's path. Either file is complete or not there; the label map is written last, and one that stood there
+    is removed first.
     """
     import yaml
 
@@ -71,6 +72,8 @@ def write_label_map(path: Path, labels: LabelVolume, segmenter: str = "") -> Pat
         "classes": {name: told for name, told in facts.items() if told},
     }
     beside = vocabulary_file_of(path)
+    # Old values under new names would be wrong masks: better none, should this end between the two files.
+    path.unlink(missing_ok=True)
     head = f"# What the values of {path.name} stand for; paxray finds it beside the label map.\n"
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     write_text(beside, head + text)

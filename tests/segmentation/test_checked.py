@@ -16,6 +16,7 @@ from paxray.anatomy.labels import LabelVolume, Status
 from paxray.errors import CaseError, ConfigError, ResourceError
 from paxray.io.volume import Volume
 from paxray.phantom.thorax import make_phantom
+from paxray.produce import STAGE_VERSIONS
 from paxray.segmentation.cache import SegmentationCache, fingerprint
 from paxray.segmentation.checked import run_segmenter
 from paxray.segmentation.conformance import SegmenterConformance
@@ -206,6 +207,31 @@ def test_a_vocabulary_that_its_file_belies_is_refused(ct: Volume, tmp_path: Path
         with pytest.raises(CaseError, match=f"classes.heart.{key}") as caught:
             api.read_masks(path, ct)
         assert caught.value.code == "bad_vocabulary"
+
+
+def test_an_interrupted_overwrite_leaves_no_old_mask_under_new_names(
+    ct: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "found.nii.gz"
+    write_label_map(path, segmented(ct))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("paxray.segmentation.written.write_nifti", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_label_map(path, segmented(ct))
+    assert not path.exists()
+
+
+def test_what_reading_and_the_labels_mean_is_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter = make_segmenter("fake")
+    before = fingerprint(segmenter, CATALOG, "cpu")
+    monkeypatch.setattr(type(segmenter), "meanings", lambda *_: {"1": "heart"})
+    meant = fingerprint(segmenter, CATALOG, "cpu")
+    assert meant != before
+    monkeypatch.setitem(STAGE_VERSIONS, "io", STAGE_VERSIONS["io"] + 1)
+    assert fingerprint(segmenter, CATALOG, "cpu") != meant
 
 
 def test_fingerprints_are_json() -> None:

@@ -20,6 +20,7 @@ from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.labels import LabelVolume
 from paxray.errors import CaseError, ConfigError, PaxrayError, ResourceError
 from paxray.io.volume import Volume
+from paxray.segmentation.cache import fingerprint
 from paxray.segmentation.checked import run_segmenter
 from paxray.segmentation.conformance import SegmenterConformance, stored_otherwise
 from paxray.segmentation.contract import Request
@@ -269,6 +270,31 @@ class TestVocabulary:
         with (copy / "fold_0" / "checkpoint_final.pth").open("ab") as file:
             file.write(b"x")
         assert there.identity() != here
+
+    def test_which_label_is_which_class_is_part_of_the_key(self, folder: Path, tmp_path: Path) -> None:
+        """Two catalogs of the same classes, whose synonyms exchange left and right, share no kept masks."""
+        model = shutil.copytree(folder / "model", tmp_path / "model")
+        dataset = json.loads((model / "dataset.json").read_text())
+        dataset["labels"] = {"background": 0, "LungL": 1, "LungR": 2}
+        (model / "dataset.json").write_text(json.dumps(dataset))
+        segmenter = NnUnet.from_settings(SETTINGS, tmp_path)
+        keys = []
+        for left, right in (("LungL", "LungR"), ("LungR", "LungL")):
+            file = tmp_path / "catalog.yaml"
+            file.write_text(
+                f"classes:\n  my_left: {{group: lungs, synonyms: [{left}]}}\n"
+                f"  my_right: {{group: lungs, synonyms: [{right}]}}\n"
+            )
+            catalog = load_catalog(file)
+            assert segmenter.meanings(catalog)["my_left"] == [1 if left == "LungL" else 2]
+            keys.append(fingerprint(segmenter, catalog, "cpu"))
+        assert keys[0] != keys[1]
+
+    def test_our_own_code_is_part_of_the_key(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        segmenter = NnUnet.from_settings(SETTINGS, folder)
+        before = segmenter.identity()
+        monkeypatch.setattr("paxray.segmentation.nnunet.VERSION", 0)
+        assert segmenter.identity() != before
 
 
 class TestChildProcess:

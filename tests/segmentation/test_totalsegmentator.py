@@ -334,6 +334,19 @@ _VOCABULARY_OF = {"total": "totalsegmentator_v2", "lung_vessels": "totalsegmenta
 }
 
 
+def test_what_its_labels_mean_and_our_own_code_are_part_of_the_key(
+    weights: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"mode": "fastest", "weights_dir": str(weights)}
+    segmenter = TotalSegmentator.from_settings(settings, Path())
+    meanings = segmenter.meanings(catalog)
+    task = read_task("total", "fastest")
+    assert meanings == {"total": {str(value): name for value, name in task.classes(catalog).items()}}
+    before = segmenter.identity()
+    monkeypatch.setattr("paxray.segmentation.totalsegmentator.VERSION", 0)
+    assert segmenter.identity() != before
+
+
 @pytest.mark.parametrize("task", _VOCABULARY_OF)
 def test_names_mean_what_the_vocabularies_of_files_say(task: str, catalog: Catalog) -> None:
     """Masks that the package wrote earlier and masks that it makes now go by the same classes."""
