@@ -1,4 +1,4 @@
-"""A segmenter's work in a process of its own: a time limit, no network, no trace left, and a coded error if it dies.
+"""A segmenter's work in a process of its own: a time limit, offline, no trace left, and a coded error if it dies.
 
 Networks crash, hang, leak memory, read and write their home directory and call home. None of that may reach the build.
 """
@@ -51,8 +51,10 @@ def run_child(
     """Call a function in a process of its own, and return what it returns.
 
     The process has an empty home directory and a folder for temporary files within the scratch, may use
-    ``request.threads`` threads, sees no GPU unless told to use one, and reaches no network. It and all that it started
-    end with this call, with this process, or when the time is up.
+    ``request.threads`` threads, and sees no GPU unless told to use one. Python's own sockets in it are refused the
+    network; programs that it starts, and compiled code that opens sockets itself, are not. It and the rest of its
+    process group end with this call, with this process, or when the time is up; what left for a session of its own
+    does not.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ def _write(report: Path, content: dict[str, Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait until nobody holds the other end of the standard input, and end this process and all that it started.
+    """Wait until nobody holds the other end of the standard input, and end this process and the rest of its group.
 
     The parent never writes to it, so that its end means that the parent is gone, however it went.
     """
@@ -52,7 +52,10 @@ def _end_with_parent() -> None:
 
 
 def _stay_offline(event: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse what would leave the machine: a look-up of a host, a connection that is not a local socket's."""
+    """Refuse what would leave the machine: a look-up of a host, a connection that is not a local socket's.
+
+    It sees what Python's own sockets do in this process alone: it guards against calling home, not against malice.
+    """
     if event in ("socket.getaddrinfo", "socket.gethostbyname") or (
         event in ("socket.connect", "socket.sendto", "socket.sendmsg") and isinstance(arguments[1], tuple)
     ):
