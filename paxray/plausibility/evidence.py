@@ -137,6 +137,19 @@ class Evidence:
         touching = (body & beside).any(axis=(1, 2)).sum()
         return float(touching / max(1, body.any(axis=(1, 2)).sum()))
 
+    def mirror_in_scan(self, name: str) -> bool:
+        """Most of where a class would lie on the other side of the midline was scanned; False without a midline."""
+        if not self.has_midline():
+            return False
+        points = self.points(name).copy()
+        points[:, 0] -= 2 * self.leftward_mm(points)
+        at = np.floor(self.labels.grid.to_index(points) + 0.5).astype(int)[:, ::-1]
+        inside = np.asarray(((at >= 0) & (at < self.labels.shape)).all(axis=1))
+        if UNSCANNED in self.labels.names:
+            atoms = self.labels.atoms[tuple(at[inside].T)]
+            inside[inside] = ~self.labels.membership[atoms, self.labels.index(UNSCANNED)]
+        return bool(inside.mean() > 0.5)
+
     @cached_property
     def ends_mm(self) -> tuple[float, float]:
         """Heights of the scan's lowest and highest voxel centre."""

@@ -149,7 +149,10 @@ def judge_counts(evidence: Evidence) -> Iterator[Finding]:
         for number, name in ribs[side].items():
             twin = ribs[other].get(number, "")
             alone = (
-                evidence.status(name) is Status.ABSENT and evidence.present(twin) and not evidence.cut(twin)
+                evidence.status(name) is Status.ABSENT
+                and evidence.placed(twin)
+                and not evidence.cut(twin)
+                and evidence.mirror_in_scan(twin)
             )
             if name in gaps or alone:
                 because = "its neighbours were" if name in gaps else f"{twin} was"

@@ -83,7 +83,7 @@ def _share_beyond(evidence: Evidence, name: str) -> float | None:
 
 
 def _organs(evidence: Evidence) -> Iterator[Finding]:
-    heart = _leftward_mm(evidence, "heart")
+    heart = _whole_leftward_mm(evidence, "heart")
     if heart is not None and heart < -CLEARLY_MM:
         yield Finding(
             "heart_on_the_right",
@@ -95,7 +95,7 @@ def _organs(evidence: Evidence) -> Iterator[Finding]:
             unit="mm",
         )
     for name, sign in USUAL.items():
-        at = _leftward_mm(evidence, name)
+        at = _whole_leftward_mm(evidence, name)
         if at is not None and sign * at < -CLEARLY_MM:
             side = "right" if sign > 0 else "left"
             yield Finding(
@@ -114,6 +114,13 @@ def _leftward_mm(evidence: Evidence, name: str) -> float | None:
     if not evidence.placed(name):
         return None
     return float(evidence.leftward_mm(evidence.points(name)).mean())
+
+
+def _whole_leftward_mm(evidence: Evidence, name: str) -> float | None:
+    """As `_leftward_mm`; None too for what is cut in a scan that cuts the body at a side: the rest may lie beyond."""
+    if evidence.body_at_sides > 0 and evidence.cut(name):
+        return None
+    return _leftward_mm(evidence, name)
 
 
 def usual_and_mirrored(evidence: Evidence) -> tuple[list[str], list[str]]:
