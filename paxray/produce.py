@@ -45,8 +45,8 @@ STAGE_VERSIONS = {
     "io": 1,
     "body": 2,
     "anatomy": 6,
-    "measure": 4,
-    "plausibility": 2,
+    "measure": 5,
+    "plausibility": 3,
     "physics": 1,
     "projection": 3,
     "radiography": 1,
@@ -195,7 +195,7 @@ def _prepare(
     if full:
         # What sources drew is judged, before anything is derived from it.
         with clock.stage("judge"):
-            verdict = judge(labels, catalog, pipeline.plausibility.model_dump())
+            verdict = judge(labels, catalog, pipeline.plausibility.model_dump(), ct)
         findings, labels, withheld = verdict.findings, verdict.labels, verdict.withheld
         lesions = tuple(lesion for lesion in lesions if lesion.name not in withheld)
     with clock.stage("derive"):

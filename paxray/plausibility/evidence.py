@@ -12,6 +12,7 @@ from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.division import slice_axis
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.unions import derive
+from paxray.io.volume import Volume
 from paxray.segmentation.body import BODY, UNSCANNED
 
 Float64 = NDArray[np.float64]
@@ -34,10 +35,14 @@ class Evidence:
         Sides, twins and parts.
     cut
         Whether the scan cuts a class, of those in `labels`.
+    ct
+        HU on the masks' lattice; without it densities are not judged.
     """
 
-    def __init__(self, labels: LabelVolume, catalog: Catalog, cut: Mapping[str, bool]) -> None:
-        self.labels, self.catalog = labels, catalog
+    def __init__(
+        self, labels: LabelVolume, catalog: Catalog, cut: Mapping[str, bool], ct: Volume | None = None
+    ) -> None:
+        self.labels, self.catalog, self.ct = labels, catalog, ct
         self.drawn = tuple(
             name for name in labels.names if name in catalog and labels.status[name] is not Status.UNKNOWN
         )
@@ -101,16 +106,36 @@ class Evidence:
     def points(self, name: str) -> Float64:
         """``(n, 3)`` LPS mm of a class's sampled voxels."""
         if name not in self._points:
-            places = np.zeros(0, np.int64)
-            if self.present(name):
-                atoms = np.flatnonzero(self._unions.membership[:, self._unions.index(name)])
-                places = np.concatenate([self._by_atom[atom] for atom in atoms])
+            places = self._places(name)
             k, j, i = (
                 at * s + s // 2
                 for at, s in zip(np.unravel_index(places, self.sampled.shape), self.step, strict=True)
             )
             self._points[name] = self.labels.grid.to_world(np.column_stack([i, j, k]))
         return self._points[name]
+
+    def _places(self, name: str) -> NDArray[np.int64]:
+        """Flat places in `sampled` of a class's voxels."""
+        if not self.present(name):
+            return np.zeros(0, np.int64)
+        atoms = np.flatnonzero(self._unions.membership[:, self._unions.index(name)])
+        return np.concatenate([self._by_atom[atom] for atom in atoms])
+
+    @cached_property
+    def _sampled_hu(self) -> NDArray[np.number]:
+        """Flat, as `sampled`; NaN where nothing was reconstructed."""
+        assert self.ct is not None
+        hu = self.ct.array[tuple(slice(s // 2, None, s) for s in self.step)].astype(np.float32)
+        if UNSCANNED in self.labels.names:
+            hu[self.labels.membership[:, self.labels.index(UNSCANNED)][self.sampled]] = np.nan
+        return hu.reshape(-1)
+
+    def hu(self, names: tuple[str, ...]) -> NDArray[np.number] | None:
+        """``(n,)`` HU of the sampled voxels of classes, those in several repeated; None without a CT."""
+        if self.ct is None:
+            return None
+        hu = np.concatenate([self._sampled_hu[:0], *(self._sampled_hu[self._places(name)] for name in names)])
+        return hu[~np.isnan(hu)]
 
     def placed(self, name: str) -> bool:
         """It has enough sampled voxels to say where it lies."""

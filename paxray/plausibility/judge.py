@@ -9,6 +9,8 @@ from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.errors import CaseError
+from paxray.io.volume import Volume
+from paxray.plausibility.density import judge_density
 from paxray.plausibility.evidence import Evidence
 from paxray.plausibility.order import judge_counts, judge_order
 from paxray.plausibility.rules import RULES, Action, Finding
@@ -21,6 +23,7 @@ JUDGES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     judge_order,
     judge_counts,
     judge_sides,
+    judge_density,
     judge_volumes,
     judge_pieces,
     judge_overlap,
@@ -49,7 +52,7 @@ class Verdict:
     withheld: Mapping[str, str] = field(default_factory=dict)
 
 
-def find(labels: LabelVolume, catalog: Catalog) -> tuple[Finding, ...]:
+def find(labels: LabelVolume, catalog: Catalog, ct: Volume | None = None) -> tuple[Finding, ...]:
     """Look for everything in `RULES`.
 
     Parameters
@@ -59,24 +62,28 @@ def find(labels: LabelVolume, catalog: Catalog) -> tuple[Finding, ...]:
         without recipes: what is derived from a wrong mask follows it.
     catalog
         Sides, twins and parts.
+    ct
+        HU on the masks' lattice; without it densities are not judged.
 
     Returns
     -------
     Findings in the order of `RULES`.
     """
     cut_by_ct = labels.cut_by_ct(UNSCANNED if UNSCANNED in labels.names else None)
-    evidence = Evidence(labels, catalog, cut_by_ct)
+    evidence = Evidence(labels, catalog, cut_by_ct, ct)
     found = [finding for judge in JUDGES for finding in judge(evidence)]
     rank = {name: n for n, name in enumerate(RULES)}
     return tuple(sorted(found, key=lambda finding: rank[finding.name]))
 
 
-def judge(labels: LabelVolume, catalog: Catalog, policy: Mapping[str, Action]) -> Verdict:
+def judge(
+    labels: LabelVolume, catalog: Catalog, policy: Mapping[str, Action], ct: Volume | None = None
+) -> Verdict:
     """Find what is implausible, and drop what the pipeline drops for it.
 
     Parameters
     ----------
-    labels, catalog
+    labels, catalog, ct
         As in `find`.
     policy
         Name of a finding to what follows; by default as in `RULES`.
@@ -87,14 +94,17 @@ def judge(labels: LabelVolume, catalog: Catalog, policy: Mapping[str, Action]) -
         ``implausible``: a finding that drops the case, with its words.
     """
     actions = {name: rule.default for name, rule in RULES.items()} | dict(policy)
-    found = [(finding, actions[finding.name]) for finding in find(labels, catalog)]
+    found = [(finding, actions[finding.name]) for finding in find(labels, catalog, ct)]
     found = [(finding, action) for finding, action in found if action != "ignore"]
     grave = [finding for finding, action in found if action == "drop_case"]
     if grave:
+        names = dict.fromkeys(finding.name for finding in grave)
         raise CaseError(
-            f"the masks are not plausible ({', '.join(dict.fromkeys(finding.name for finding in grave))})",
+            f"the masks are not plausible ({', '.join(names)})",
             found="; ".join(finding.message for finding in grave),
-            do=f"look at the case; if it is right, set plausibility.{grave[0].name}: warn in the pipeline",
+            do="look at the case; if it is right, set "
+            + " and ".join(f"plausibility.{name}: warn" for name in names)
+            + " in the pipeline",
             code=IMPLAUSIBLE,
         )
     withheld: dict[str, str] = {}

@@ -23,7 +23,7 @@ class Rule:
     default
         What follows unless the pipeline says otherwise.
     actions
-        What may follow. No class can be dropped for a finding that speaks of the scan.
+        What may follow. No class can be dropped for a finding that speaks of the scan, or of all masks at once.
     """
 
     severity: Severity
@@ -32,7 +32,7 @@ class Rule:
     actions: tuple[Action, ...] = ACTIONS
 
 
-_OF_THE_SCAN: tuple[Action, ...] = ("ignore", "warn", "drop_case")
+_OF_ALL: tuple[Action, ...] = ("ignore", "warn", "drop_case")
 
 RULES: dict[str, Rule] = {
     "vertebrae_out_of_order": Rule(
@@ -104,6 +104,20 @@ RULES: dict[str, Rule] = {
         "to the right",
         "warn",
     ),
+    "masks_off_the_ct": Rule(
+        "error",
+        "of trachea, heart, aorta, liver and ribs, as far as they are there, more than half and two at least "
+        "have too many voxels of a density that is not theirs, as in `hu_out_of_range`: the CT is mirrored "
+        "against its masks, or they belong to another CT",
+        "drop_case",
+        _OF_ALL,
+    ),
+    "hu_out_of_range": Rule(
+        "warning",
+        "too many voxels have a density that is not theirs (table below), and `masks_off_the_ct` is not "
+        "found",
+        "warn",
+    ),
     "volume_out_of_range": Rule(
         "warning",
         "a volume lies outside wide bounds for adults (table below); of a class that the scan cuts, only above them",
@@ -134,7 +148,7 @@ RULES: dict[str, Rule] = {
         "in some slices the body reaches a side of the array or the edge of the reconstruction circle; the value "
         "is the share of slices",
         "warn",
-        _OF_THE_SCAN,
+        _OF_ALL,
     ),
 }
 

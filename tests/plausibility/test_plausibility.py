@@ -24,6 +24,8 @@ from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.recipes.engine import derive
 from paxray.errors import CaseError
+from paxray.io.volume import Volume
+from paxray.plausibility.density import TISSUES
 from paxray.plausibility.evidence import SPINE, Evidence
 from paxray.plausibility.judge import explain, find, judge
 from paxray.plausibility.order import not_in_order
@@ -37,8 +39,8 @@ SEEN: set[str] = set()
 
 
 @pytest.fixture(scope="module")
-def phantoms(phantom_table: Path) -> list[LabelVolume]:
-    """The masks of four phantoms on 5 mm voxels, with their bodies."""
+def phantom_cases(phantom_table: Path) -> list[tuple[Volume, LabelVolume]]:
+    """CTs and masks of four phantoms on 5 mm voxels, with their bodies."""
     from paxray.io.cases import read_case_table
     from paxray.io.ct import read_ct
     from paxray.segmentation.body import with_body
@@ -47,8 +49,14 @@ def phantoms(phantom_table: Path) -> list[LabelVolume]:
     out = []
     for case in read_case_table(phantom_table):
         ct = read_ct(case.ct)
-        out.append(with_body(ct, read_masks(case.masks, ct.grid, CATALOG, base=phantom_table.parent))[0])
+        masks = read_masks(case.masks, ct.grid, CATALOG, base=phantom_table.parent)
+        out.append((ct, with_body(ct, masks)[0]))
     return out
+
+
+@pytest.fixture(scope="module")
+def phantoms(phantom_cases: list[tuple[Volume, LabelVolume]]) -> list[LabelVolume]:
+    return [labels for _, labels in phantom_cases]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +64,8 @@ def good(phantoms: list[LabelVolume]) -> LabelVolume:
     return phantoms[0]
 
 
-def read(folder: Path, ct_name: str, masks_name: str, vocabulary: str) -> LabelVolume:
-    """Masks of a real case, with its body."""
+def read(folder: Path, ct_name: str, masks_name: str, vocabulary: str) -> tuple[Volume, LabelVolume]:
+    """CT and masks of a real case, with its body."""
     from paxray.io.cases import MaskSource
     from paxray.io.ct import read_ct
     from paxray.segmentation.body import with_body
@@ -65,12 +73,12 @@ def read(folder: Path, ct_name: str, masks_name: str, vocabulary: str) -> LabelV
 
     ct = read_ct(folder / ct_name)
     source = MaskSource(folder / masks_name, vocabulary, masks_name)
-    return with_body(ct, read_masks([source], ct.grid, CATALOG))[0]
+    return ct, with_body(ct, read_masks([source], ct.grid, CATALOG))[0]
 
 
 @pytest.fixture(scope="module")
-def real_chest(real_data: Path) -> LabelVolume:
-    """The masks of the real chest on 2.5 mm voxels."""
+def real_case(real_data: Path) -> tuple[Volume, LabelVolume]:
+    """The real chest on 2.5 mm voxels."""
     return read(
         real_data / "lidc-idri-0001",
         "ct_2.5mm.nii.gz",
@@ -79,10 +87,17 @@ def real_chest(real_data: Path) -> LabelVolume:
     )
 
 
-def found(labels: LabelVolume, catalog: Catalog = CATALOG) -> dict[str, list[Finding]]:
+@pytest.fixture(scope="module")
+def real_chest(real_case: tuple[Volume, LabelVolume]) -> LabelVolume:
+    return real_case[1]
+
+
+def found(
+    labels: LabelVolume, catalog: Catalog = CATALOG, ct: Volume | None = None
+) -> dict[str, list[Finding]]:
     """Findings by name, without what is true of every phantom."""
     out: dict[str, list[Finding]] = {}
-    for finding in find(labels, catalog):
+    for finding in find(labels, catalog, ct):
         if finding.name not in ALWAYS:
             out.setdefault(finding.name, []).append(finding)
     SEEN.update(out)
@@ -159,7 +174,7 @@ def test_a_broken_mask_in_a_real_abdomen(real_data: Path) -> None:
     folder = real_data / "totalsegmentator-reference"
     if not folder.is_dir():
         pytest.skip("PAXRAY_REAL_DATA holds no totalsegmentator-reference/")
-    labels = read(folder, "example_ct_sm.nii.gz", "example_seg_fast.nii.gz", "totalsegmentator_v2")
+    _, labels = read(folder, "example_ct_sm.nii.gz", "example_seg_fast.nii.gz", "totalsegmentator_v2")
     graver = [(f.name, f.classes) for f in find(labels, CATALOG) if f.severity != "note"]
     assert graver == [("far_pieces", ("pancreas",))]
 
@@ -484,6 +499,104 @@ def test_a_body_cut_at_its_sides(good: LabelVolume) -> None:
     circle = good.with_mask("body", good.mask("body") & ~unscanned, Status.PRESENT)
     circle = circle.with_mask("unscanned", unscanned, Status.PRESENT)
     assert found(circle)["body_cut_at_sides"][0].value == pytest.approx(share)
+
+
+# Against the CT
+
+
+def turned(ct: Volume, step_kji: tuple[int, int, int] = (1, 1, -1)) -> Volume:
+    """The voxels reversed along axes in place: the header stays."""
+    return replace(ct, array=np.ascontiguousarray(ct.array[tuple(slice(None, None, s) for s in step_kji)]))
+
+
+def mask_of(labels: LabelVolume, name: str) -> np.ndarray:
+    """Of a class, or of what it is the union of."""
+    return derive(labels, CATALOG, None, [name]).mask(name)
+
+
+def test_masks_that_fit_their_ct_raise_no_alarm(phantom_cases: list[tuple[Volume, LabelVolume]]) -> None:
+    for ct, labels in phantom_cases:
+        assert found(labels, ct=ct) == {}
+
+
+def test_real_masks_fit_their_ct(real_case: tuple[Volume, LabelVolume], real_data: Path) -> None:
+    ct, labels = real_case
+    assert {f.name for f in find(labels, CATALOG, ct)} == {"cut_by_scan", "body_cut_at_sides"}
+    (off,) = (f for f in find(labels, CATALOG, turned(ct)) if f.severity != "note")
+    assert off.name == "masks_off_the_ct"
+    assert {"trachea", "heart", "aorta", "ribs"} <= set(off.classes)
+
+
+@pytest.mark.parametrize("folder", ["totalsegmentator-reference"])
+def test_a_real_abdomen_fits_its_ct_and_not_its_mirror_image(real_data: Path, folder: str) -> None:
+    if not (real_data / folder).is_dir():
+        pytest.skip(f"PAXRAY_REAL_DATA holds no {folder}/")
+    ct, labels = read(
+        real_data / folder, "example_ct_sm.nii.gz", "example_seg_fast.nii.gz", "totalsegmentator_v2"
+    )
+    of_density = {"masks_off_the_ct", "hu_out_of_range"}
+    assert not of_density & {f.name for f in find(labels, CATALOG, ct)}
+    assert "masks_off_the_ct" in {f.name for f in find(labels, CATALOG, turned(ct))}
+
+
+def test_a_ct_mirrored_or_moved_against_its_masks(phantom_cases: list[tuple[Volume, LabelVolume]]) -> None:
+    """Phantoms are built about a midline; heart, aorta and liver tell their mirror image."""
+    for ct, labels in phantom_cases:
+        wrong = [turned(ct), turned(ct, (-1, 1, 1)), turned(ct, (1, -1, 1)), turned(ct, (-1, -1, -1))]
+        wrong += [replace(ct, array=np.roll(ct.array, by // 5, axis=0)) for by in (-80, 80)]
+        for other in wrong:
+            out = found(labels, ct=other)
+            assert list(out) == ["masks_off_the_ct"]
+            (finding,) = out["masks_off_the_ct"]
+            assert finding.value is not None
+            assert finding.limit is not None
+            assert finding.value > finding.limit
+        with pytest.raises(CaseError, match="masks_off_the_ct") as caught:
+            judge(labels, CATALOG, {}, turned(ct))
+        assert "plausibility.masks_off_the_ct: warn" in caught.value.do
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_contrast_does_not_matter(phantom_cases: list[tuple[Volume, LabelVolume]], both: bool) -> None:
+    ct, labels = phantom_cases[0]
+    hu = ct.array.copy()
+    for name, to in ({"aorta": 400, "heart": 300} | ({"liver": 150} if both else {})).items():
+        hu[mask_of(labels, name) & (hu > 0)] = to
+    assert found(labels, ct=replace(ct, array=hu)) == {}
+
+
+def test_one_tissue_of_another_density_is_a_warning(
+    phantom_cases: list[tuple[Volume, LabelVolume]],
+) -> None:
+    """By the share that the table allows, and by that alone."""
+    ct, labels = phantom_cases[0]
+    for name, tissue in TISSUES.items():
+        inside = np.logical_or.reduce([mask_of(labels, each) for each in tissue.classes])
+        rng = np.random.default_rng(3)
+        for share, wrong in ((tissue.share * 0.6, False), (min(1.0, tissue.share * 1.6), True)):
+            hu = ct.array.copy()
+            hu[inside] = -900 if tissue.air else 50
+            changed = inside & (rng.random(hu.shape) < share)
+            hu[changed] = 50 if tissue.air else -800
+            out = found(labels, ct=replace(ct, array=hu))
+            if not wrong:
+                assert out == {}, name
+                continue
+            assert list(out) == ["hu_out_of_range"]
+            (finding,) = out["hu_out_of_range"]
+            assert finding.classes == tissue.classes
+            assert finding.value == pytest.approx(changed.sum() / inside.sum(), abs=0.02)
+            assert finding.limit == tissue.share
+
+
+def test_what_was_not_reconstructed_has_no_density(phantom_cases: list[tuple[Volume, LabelVolume]]) -> None:
+    ct, labels = phantom_cases[0]
+    beyond = np.zeros(labels.shape, bool)
+    beyond[:, :, : labels.shape[2] // 2] = True
+    hu = np.where(beyond, -1024, ct.array).astype(ct.array.dtype)
+    assert "masks_off_the_ct" in found(labels, ct=replace(ct, array=hu))
+    known = labels.with_mask("unscanned", beyond, Status.PRESENT)
+    assert not {"masks_off_the_ct", "hu_out_of_range"} & set(found(known, ct=replace(ct, array=hu)))
 
 
 # What follows
