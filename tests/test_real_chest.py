@@ -166,7 +166,9 @@ def test_landmarks_and_measures_are_an_adults(dataset: Path) -> None:
         expected = set(ranges) - ({"cardiothoracic_ratio"} if sample.view.name != "pa" else set())
         assert set(measures.index) == expected
         for name, row in measures.iterrows():
-            assert row["status"] == "present", name
+            # TotalSegmentator's trachea ends soon after it divides.
+            expected_status = "partial" if name == "carinal_angle" else "present"
+            assert row["status"] == expected_status, name
             assert ranges[name][0] < row["value"] < ranges[name][1], name
         at = points["position_mm"]
         spine = [at[f"vertebra_T{n}"][2] for n in range(1, 13)]

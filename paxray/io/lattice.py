@@ -103,11 +103,12 @@ def match_lattice(mask_grid: Grid, ct_grid: Grid, *, where: str = "") -> Lattice
             "the mask does not lie on the CT's voxels",
             where=where,
             expected=f"every voxel within {tolerance_mm:.4f} mm of a CT voxel: {_describe(ct_grid)}",
-            found=f"largest displacement {off_mm:.4g} mm: {_describe(mask_grid)}",
-            do="segment this very CT, or resample the mask onto its grid (nearest neighbour)",
+            found=f"{_other_spacing(mask_grid, ct_grid)}largest displacement {off_mm:.4g} mm: {_describe(mask_grid)}",
+            do=_mirrored_perhaps(mask_grid, ct_grid)
+            + "segment this very CT, or resample the mask onto its grid (nearest neighbour)",
             code="mask_mismatch",
         )
-    return _match(turn, shift, mask_grid.shape, ct_grid, off_mm, where)
+    return _match(turn, shift, mask_grid, ct_grid, off_mm, where)
 
 
 def _signed_permutation(step: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -125,11 +126,12 @@ def _signed_permutation(step: NDArray[np.float64]) -> NDArray[np.float64]:
 def _match(
     turn: NDArray[np.float64],
     shift: NDArray[np.float64],
-    shape: tuple[int, int, int],
+    mask_grid: Grid,
     ct_grid: Grid,
     off_mm: float,
     where: str,
 ) -> LatticeMatch:
+    shape = mask_grid.shape
     axes, flips, offset, source, extent = [], [], [], [], []
     for ct_axis in range(3):  # array axis; the affine's axes run the other way round
         row = turn[2 - ct_axis]
@@ -145,7 +147,7 @@ def _match(
                 expected=f"voxels in common with the CT: {_describe(ct_grid)}",
                 found=f"voxels {start} to {start + size - 1} along array axis {'kji'[ct_axis]}, "
                 f"where the CT has 0 to {ct_grid.shape[ct_axis] - 1}",
-                do="check that mask and CT belong together",
+                do=_mirrored_perhaps(mask_grid, ct_grid) + "check that mask and CT belong together",
                 code="mask_mismatch",
             )
         axes.append(axis)
@@ -157,8 +159,26 @@ def _match(
     return LatticeMatch(axes_, flips_, offset_, source_, extent_, off_mm, shape)  # type: ignore[arg-type]
 
 
+def _other_spacing(mask_grid: Grid, ct_grid: Grid) -> str:
+    """The plain fact where voxels differ in size, whatever the order of the axes."""
+    one, other = (np.sort(grid.spacing_mm) for grid in (mask_grid, ct_grid))
+    if np.allclose(one, other, rtol=LATTICE_TOLERANCE, atol=0):
+        return ""
+    return f"voxels of {_sizes(mask_grid)} mm on a CT of {_sizes(ct_grid)} mm; "
+
+
+def _mirrored_perhaps(mask_grid: Grid, ct_grid: Grid) -> str:
+    """A caution where left and right run in opposite orders: resampling would then mirror the mask."""
+    if ("L" in mask_grid.orientation) == ("L" in ct_grid.orientation):
+        return ""
+    return "left and right run the other way in the mask's header, which may be mirrored: check before resampling; "
+
+
+def _sizes(grid: Grid) -> str:
+    return " x ".join(f"{size:.5g}" for size in grid.spacing_mm)
+
+
 def _describe(grid: Grid) -> str:
     nk, nj, ni = grid.shape
-    spacing = " x ".join(f"{size:.5g}" for size in grid.spacing_mm)
     origin = ", ".join(f"{value:.5g}" for value in grid.affine[:3, 3])
-    return f"{ni} x {nj} x {nk} voxels of {spacing} mm, first at ({origin}), axes {grid.orientation}"
+    return f"{ni} x {nj} x {nk} voxels of {_sizes(grid)} mm, first at ({origin}), axes {grid.orientation}"

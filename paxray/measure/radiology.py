@@ -22,7 +22,8 @@ from paxray.projection.view import View
 
 Float64 = NDArray[np.float64]
 
-#: The main bronchi's axes are fitted over this length below the carina, and need at least the second, mm.
+#: The main bronchi's axes are fitted over this length below the carina, mm; over less, down to the second, the angle is
+#: that of what is known of them.
 BRONCHI_MM, BRONCHI_AT_LEAST_MM = 20.0, 8.0
 #: Vertebrae needed for the spine's line.
 LINE_NEEDS = 4
@@ -57,12 +58,13 @@ RULES: dict[str, tuple[str, str]] = {
     "carinal_angle": (
         "degree",
         "between the axes of the main bronchi, in the frontal plane: lines fitted to the centres of their slices over "
-        "20 mm below the carina (interbronchial angle)",
+        "20 mm below the carina (interbronchial angle); partial where the bronchi are known over less, down to 8 mm",
     ),
     "aortic_width": (
         "mm",
         "aortic knob: from the left border of the trachea to the left border of the knob, at the knob's level, as knob "
-        "width is usually read on films; taken in 3D it is a convention of this project",
+        "width is usually read on films; taken in 3D it is a convention of this project; unknown where the knob does "
+        "not lie to the left of the trachea",
     ),
 }
 
@@ -196,6 +198,9 @@ def _carinal_angle(anatomy: Anatomy) -> Measure:
     angle = float(np.degrees(np.arctan(outward[0]) - np.arctan(outward[1])))
     if status is Status.PARTIAL:
         return Measure(name, angle, "partial", "trachea is known in part only")
+    if reach < BRONCHI_MM - region.step_mm - 1e-6:
+        short = f"the bronchi are known over {reach:.0f} mm of {BRONCHI_MM:.0f} mm: the angle may be that of stumps"
+        return Measure(name, angle, "partial", short)
     return Measure(name, angle, "present")
 
 
@@ -247,6 +252,8 @@ def _aortic_width(anatomy: Anatomy, points: Mapping[str, Landmark]) -> Measure:
         return Measure(name, None, "unknown", "the trachea does not reach the aortic knob's level")
     # Both ends are voxel centres, so the half voxels beyond them cancel.
     value = float(knob.position_mm[0] - near[:, 0].max())
+    if value <= 0:
+        return Measure(name, None, "unknown", "the aortic knob does not lie to the left of the trachea")
     if known is Status.PARTIAL and status == "present":
         return Measure(name, value, "partial", "trachea is known in part only")
     return Measure(name, value, status, reason)

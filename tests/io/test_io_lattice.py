@@ -93,6 +93,24 @@ def test_other_spacing_is_refused(scale):
         match_lattice(Grid((40, 40, 40), affine), CT, where="mask.nii")
     assert caught.value.code == "mask_mismatch"
     assert "mask.nii" in str(caught.value)
+    sizes = f"voxels of 0.7 x {0.8 * scale:.5g} x 1.5 mm on a CT of 0.7 x 0.8 x 1.5 mm; largest displacement"
+    assert caught.value.found.startswith(sizes) == (scale != 1.01)  # 1 % is the tolerance
+
+
+def test_a_header_that_is_mirrored_is_told_before_resampling_is():
+    plain = Grid(SHAPE, np.diag([0.7, 0.8, 1.5, 1.0]))
+    for shift in (-0.7, 0.35):  # wholly outside, and between the voxels
+        mirrored = plain.affine.copy()
+        mirrored[0, 0] *= -1
+        mirrored[0, 3] += shift
+        with pytest.raises(CaseError) as caught:
+            match_lattice(Grid(SHAPE, mirrored), plain)
+        assert "mirrored: check before resampling" in caught.value.do
+    same = plain.affine.copy()
+    same[0, 3] += 0.35
+    with pytest.raises(CaseError) as caught:
+        match_lattice(Grid(SHAPE, same), plain)
+    assert "mirrored" not in caught.value.do
 
 
 def test_a_small_turn_is_refused_by_what_it_does_at_the_corners():

@@ -106,6 +106,24 @@ def test_short_bronchi_have_no_angle() -> None:
     assert (found.status, found.value) == ("unknown", None)
 
 
+def test_stumps_of_bronchi_have_an_angle_in_part() -> None:
+    """A length of 30 mm reaches 24 mm below the fork, less what of it is one; of 20 mm, 16 mm."""
+    found = measured({"trachea": y_airway(length=22)})["carinal_angle"]
+    assert found.status == "partial"
+    assert "mm of 20 mm" in found.reason
+    assert found.value is not None
+
+
+def test_no_width_where_the_knob_is_not_left_of_the_trachea() -> None:
+    arch = tube(GRID, (-12, -20, 20), (10, 14, 20), 9)
+    limbs = tube(GRID, (-12, -20, -40), (-12, -20, 20), 9) | tube(GRID, (10, 14, -40), (10, 14, 20), 9)
+    for x in (12, 30):  # its left border at 19 mm, as the knob's, and beyond
+        trachea = tube(GRID, (x, -30, -30), (x, -30, 40), 7)
+        found = measured({"aorta": arch | limbs, "trachea": trachea})["aortic_width"]
+        assert (found.status, found.value) == ("unknown", None)
+        assert "left of the trachea" in found.reason
+
+
 def test_aortic_width_of_tubes() -> None:
     """From the trachea's left border at 7 mm to the knob at 19 mm."""
     arch = tube(GRID, (-12, -20, 20), (10, 14, 20), 9)
