@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 STAGE_VERSIONS = {
     "io": 1,
     "body": 2,
-    "anatomy": 6,
+    "anatomy": 7,
     "measure": 5,
     "plausibility": 3,
     "physics": 1,

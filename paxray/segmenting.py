@@ -90,6 +90,12 @@ class Segmentations:
             if any(not cache.path_of(ct, made_by).is_dir() for ct in hashes)
         )
 
+    def require_writable(self) -> None:
+        """As `SegmentationCache.require_writable`."""
+        from paxray.segmentation.cache import SegmentationCache
+
+        SegmentationCache(self.folder).require_writable()
+
     def add_to(
         self,
         labels: LabelVolume,

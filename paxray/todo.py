@@ -235,8 +235,11 @@ def plan_build(
             )
     busy = now & segmented
     if step is not None:
-        for n in step.missing(inputs[case_id]["ct"] for case_id in busy):
+        missing = step.missing(inputs[case_id]["ct"] for case_id in busy)
+        for n in missing:
             segmenters[n].preflight(device_of(segmenters[n], numerics))
+        if missing and write:
+            step.require_writable()
     if write:
         layout.root.mkdir(parents=True, exist_ok=True)
         forget_checksums(layout, [job.shard for job in jobs], plan=plan != old_plan)

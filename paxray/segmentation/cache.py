@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.labels import LabelVolume
-from paxray.errors import CaseError, PaxrayError
+from paxray.errors import CaseError, PaxrayError, ResourceError
 from paxray.files import digest, sha256_of, sync_folder, write_json
 from paxray.io.cases import MaskSource
 from paxray.io.volume import Grid
@@ -61,6 +62,27 @@ class SegmentationCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def require_writable(self) -> None:
+        """Make the folder and write into it, so that hours of segmenting do not end at a closed door.
+
+        Raises
+        ------
+        ResourceError
+            It cannot be made or written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                return
+        except OSError as error:
+            raise ResourceError(
+                "segmentations cannot be kept",
+                where=str(self.folder),
+                expected="a folder that can be made and written to",
+                found=error.strerror or str(error),
+                do="name another one with --segmentations",
+            ) from error
 
     def path_of(self, ct_hash: str, made_by: Mapping[str, Any]) -> Path:
         """Where the segmentation of a CT lies, whether it is there or not."""

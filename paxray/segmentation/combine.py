@@ -34,7 +34,8 @@ def consensus(found: Sequence[LabelVolume], rule: Rule, catalog: Catalog) -> Lab
         In order of precedence.
     rule
         ``order``: the first that knows of a class draws it. ``majority``: a voxel belongs to it where more than half of
-        the votes say so; where exactly half do, the first vote counts.
+        the votes say so; where exactly half do, the first vote counts. Who could look at part of the CT only
+        (`Status.PARTIAL`) votes where it drew; the outcome is partial where all voters are.
     catalog
         Gives the order of the classes.
 
@@ -71,19 +72,21 @@ def consensus(found: Sequence[LabelVolume], rule: Rule, catalog: Catalog) -> Lab
             made.add(name, nothing, Status.UNKNOWN, _notes(found, name))
             continue
         votes = np.stack([together.membership[:, together.index(f"{n}{MARK}{name}")] for n in voters], axis=1)
+        # Who could not look everywhere says yes where it drew, and nothing elsewhere.
+        partial = np.array([found[n].status[name] is Status.PARTIAL for n in voters])
         count, first = votes.sum(axis=1), votes[:, 0]
+        asked = (votes | ~partial).sum(axis=1)
         heard, chosen = [found[n] for n in voters], first
         if rule == "majority":
-            chosen = (2 * count > len(voters)) | ((2 * count == len(voters)) & first)
+            chosen = (2 * count > asked) | ((2 * count == asked) & first)
         else:
-            heard = heard[:1]
-        partial = any(labels.status[name] is Status.PARTIAL for labels in heard)
-        status = (Status.PARTIAL if partial else Status.PRESENT) if chosen.any() else Status.ABSENT
+            heard, partial = heard[:1], partial[:1]
+        status = (Status.PARTIAL if partial.all() else Status.PRESENT) if chosen.any() else Status.ABSENT
         ratings = [labels.confidence[name] for labels in heard if name in labels.confidence]
         confidence = float(np.mean(ratings)) if ratings and chosen.any() else None
         made.add(name, chosen, status, _notes(heard, name), confidence)
         if len(voters) > 1:
-            disputed = (count > 0) & (count < len(voters))
+            disputed = (count > 0) & (count < asked)
             disputed_status = Status.PRESENT if disputed.any() else Status.ABSENT
             made.add(disputed_column(name), disputed, disputed_status)
     return made.labels()

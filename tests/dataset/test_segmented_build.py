@@ -203,6 +203,17 @@ def test_what_the_machine_lacks_stops_a_build_before_it_starts(
     assert [path.name for path in (tmp_path / "dataset").iterdir()] == ["logs"]
 
 
+def test_a_folder_that_cannot_keep_segmentations_stops_a_build_before_it_starts(
+    bare: Path, tmp_path: Path, fake_segmenter: list[str]
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(ResourceError, match="--segmentations") as caught:
+        build(pipeline_of(), bare, tmp_path / "out", segmentations=tmp_path / "taken")
+    assert "taken" in caught.value.where
+    assert not [call for call in fake_segmenter if call.startswith("segment")]
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.json"))
+
+
 def test_a_mistaken_segmenter_stops_a_build_before_it_starts(bare: Path, tmp_path: Path) -> None:
     for wrong, words in (
         ("torax", "did you mean 'thorax'"),

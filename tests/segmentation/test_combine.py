@@ -18,7 +18,9 @@ SHAPE = (2, 3, 4)
 NAMES = ("heart", "liver", "spleen")
 
 
-def volume(masks: dict[str, np.ndarray | None], confidence: float | None = None) -> LabelVolume:
+def volume(
+    masks: dict[str, np.ndarray | None], confidence: float | None = None, partial: bool = False
+) -> LabelVolume:
     """A segmentation of these masks; None for a class that it cannot tell."""
     builder = LabelBuilder(SHAPE)
     everywhere = tuple(slice(0, n) for n in SHAPE)
@@ -28,7 +30,10 @@ def volume(masks: dict[str, np.ndarray | None], confidence: float | None = None)
                 name, everywhere, np.zeros(SHAPE, bool), status=Status.UNKNOWN, note="cannot tell"
             )
         else:
-            builder.add_mask(name, everywhere, mask, confidence=confidence if mask.any() else None)
+            status = Status.PARTIAL if partial and mask.any() else None
+            builder.add_mask(
+                name, everywhere, mask, status=status, confidence=confidence if mask.any() else None
+            )
     return builder.finish(np.eye(4), CATALOG)
 
 
@@ -37,24 +42,34 @@ segmentations = st.dictionaries(st.sampled_from(NAMES), st.none() | masks, min_s
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(segmentations, min_size=1, max_size=4), st.sampled_from(["order", "majority"]))
-def test_votes_are_counted_voxel_by_voxel(found: list[dict[str, np.ndarray | None]], rule: Rule) -> None:
-    made = consensus([volume(one) for one in found], rule, CATALOG)
+@given(
+    st.lists(st.tuples(segmentations, st.booleans()), min_size=1, max_size=4),
+    st.sampled_from(["order", "majority"]),
+)
+def test_votes_are_counted_voxel_by_voxel(
+    given_by: list[tuple[dict[str, np.ndarray | None], bool]], rule: Rule
+) -> None:
+    """Who could not look everywhere is asked only where it drew."""
+    made = consensus([volume(one, partial=partial) for one, partial in given_by], rule, CATALOG)
     for name in NAMES:
-        votes = [one[name] for one in found if one.get(name) is not None]
+        known = [(one[name], partial) for one, partial in given_by if one.get(name) is not None]
+        votes = [mask for mask, _ in known]
         if not votes:
             if name in made.names:
                 assert made.status[name] is Status.UNKNOWN
                 assert made.notes[name] == "cannot tell"
             assert disputed_column(name) not in made.names
             continue
-        count, voters = np.sum(votes, axis=0), len(votes)
+        in_part = [partial and mask.any() for mask, partial in known]
+        count = np.sum(votes, axis=0)
+        voters = np.sum([mask | (not part) for mask, part in zip(votes, in_part, strict=True)], axis=0)
         expected = votes[0]
         if rule == "majority":
             expected = np.where(2 * count == voters, votes[0], 2 * count > voters)
         np.testing.assert_array_equal(made.mask(name), expected)
-        assert made.status[name] is (Status.PRESENT if expected.any() else Status.ABSENT)
-        if voters > 1:
+        whole = Status.PARTIAL if all(in_part if rule == "majority" else in_part[:1]) else Status.PRESENT
+        assert made.status[name] is (whole if expected.any() else Status.ABSENT)
+        if len(votes) > 1:
             np.testing.assert_array_equal(made.mask(disputed_column(name)), (count > 0) & (count < voters))
         else:
             assert disputed_column(name) not in made.names
