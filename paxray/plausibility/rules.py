@@ -61,7 +61,8 @@ RULES: dict[str, Rule] = {
     ),
     "rib_missing": Rule(
         "warning",
-        "a rib was looked for and not found, and its neighbours, or its twin, lie whole in the scan",
+        "a rib was looked for and not found, and its neighbours lie whole in the scan, or its twin does and most of "
+        "the place mirrored from it was scanned",
         "warn",
     ),
     "rib_pairs": Rule(
@@ -101,7 +102,7 @@ RULES: dict[str, Rule] = {
     "organ_on_other_side": Rule(
         "warning",
         "the centroid of the liver lies more than 10 mm to the left of the midline, or that of spleen or stomach "
-        "to the right",
+        "to the right; like the heart, not judged where the scan cuts both it and the body's side",
         "warn",
     ),
     "masks_off_the_ct": Rule(

@@ -71,10 +71,13 @@ class SegmentationCache:
         ResourceError
             It cannot be made or written to.
         """
+        made = not self.folder.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
-                return
+                pass
+            if made:
+                self.folder.rmdir()  # nothing is kept yet
         except OSError as error:
             raise ResourceError(
                 "segmentations cannot be kept",
