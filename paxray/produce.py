@@ -40,20 +40,6 @@ from paxray.warmup import warm_up
 if TYPE_CHECKING:
     from paxray.projection.cuda.resident import Resident
 
-#: Versions of what decides an output; raised when a change would alter the bytes of a data set.
-STAGE_VERSIONS = {
-    "io": 1,
-    "body": 2,
-    "anatomy": 7,
-    "measure": 5,
-    "plausibility": 3,
-    "physics": 1,
-    "projection": 3,
-    "radiography": 1,
-    "rows": 6,
-}
-
-
 #: In a list of classes, stands before the name of a vocabulary.
 SET = "set:"
 

@@ -20,7 +20,7 @@ from paxray.io.cases import Case
 from paxray.measure.occlusion import ENVELOPES
 from paxray.measure.radiology import FOUND_IN
 from paxray.measure.stations import BORDERS
-from paxray.produce import STAGE_VERSIONS
+from paxray.stages import STAGE_VERSIONS
 
 #: Stands among a case's inputs for what segments it.
 SEGMENTATION = "segmentation"

@@ -16,10 +16,10 @@ from paxray.errors import CaseError, PaxrayError, ResourceError
 from paxray.files import digest, sha256_of, sync_folder, write_json
 from paxray.io.cases import MaskSource
 from paxray.io.volume import Grid
-from paxray.produce import STAGE_VERSIONS
 from paxray.segmentation.contract import Segmenter
 from paxray.segmentation.files import read_masks
 from paxray.segmentation.written import write_label_map
+from paxray.stages import STAGE_VERSIONS
 
 #: Raised when what lies in the cache would be read otherwise.
 CACHE_VERSION = 1

@@ -16,12 +16,12 @@ from paxray.anatomy.labels import LabelVolume, Status
 from paxray.errors import CaseError, ConfigError, ResourceError
 from paxray.io.volume import Volume
 from paxray.phantom.thorax import make_phantom
-from paxray.produce import STAGE_VERSIONS
 from paxray.segmentation.cache import SegmentationCache, fingerprint
 from paxray.segmentation.checked import run_segmenter
 from paxray.segmentation.conformance import SegmenterConformance
 from paxray.segmentation.registry import make_segmenter
 from paxray.segmentation.written import write_class_files, write_label_map
+from paxray.stages import STAGE_VERSIONS
 
 CATALOG = load_catalog()
 pytestmark = pytest.mark.usefixtures("fake_segmenter")
