@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.guard import exit_code_of
 from benchmarks.report import Table, number, section
 from benchmarks.timing import Times
-from paxray.errors import ConfigError, PaxrayError
+from paxray.errors import ConfigError
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -128,18 +129,13 @@ def ratios(runs: dict[str, list[Run]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the report, write files; return the exit code."""
     options = parse(arguments)
-    try:
-        if options.repeats < 1:
-            raise ConfigError("--repeats", expected="at least 1", found=str(options.repeats))
-        run(options)
-    except PaxrayError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code_of(lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> None:
     """Do what the options say."""
+    if options.repeats < 1:
+        raise ConfigError("--repeats", expected="at least 1", found=str(options.repeats))
     ct, masks = chest(options.coarse)
     sources = {"paxray": HERE} | ({} if options.against is None else {"other": options.against.resolve()})
     about, versions = machine.describe(), machine.versions()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.command import chest
+from benchmarks.guard import exit_code_of
 from benchmarks.report import Table, number, section
 from benchmarks.timing import Times
 from paxray import api
@@ -21,7 +22,7 @@ from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.labels import LabelVolume
 from paxray.anatomy.recipes.engine import derive
 from paxray.anatomy.recipes.parse import Node
-from paxray.errors import ConfigError, PaxrayError
+from paxray.errors import ConfigError
 from paxray.io.volume import Volume
 from paxray.measure.solids import solids
 from paxray.parallel import at_most
@@ -168,18 +169,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the report, write files; return the exit code."""
     options = parse(arguments)
-    try:
-        if options.repeats < 1 or options.threads < 1:
-            raise ConfigError("--repeats and --threads", expected="at least 1")
-        run(options)
-    except PaxrayError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code_of(lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> None:
     """Do what the options say."""
+    if options.repeats < 1 or options.threads < 1:
+        raise ConfigError("--repeats and --threads", expected="at least 1")
     path, masks = chest(options.coarse)
     about, versions = machine.describe(), machine.versions("edt", "scipy")
     catalog = load_catalog()

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import machine
+from benchmarks.guard import exit_code_of
 from benchmarks.report import Table, number, section
 from benchmarks.timing import Times
 from paxray.anatomy.catalog import load_catalog
 from paxray.anatomy.vocabulary import load_vocabulary
-from paxray.errors import ConfigError, PaxrayError
+from paxray.errors import ConfigError
 from paxray.io.cases import BY_NAME, MaskSource
 from paxray.io.image import read_header, read_stored
 from paxray.io.volume import Grid, Volume
@@ -196,12 +197,7 @@ def measure(sources: dict[str, MaskSource], grid: Grid, repeats: int) -> tuple[t
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the report, write files; return the exit code."""
     options = parse(arguments)
-    try:
-        run(options)
-    except PaxrayError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code_of(lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> None:
