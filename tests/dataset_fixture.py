@@ -16,7 +16,7 @@ from PIL import Image
 from paxray.dataset.layout import SCHEMA_VERSION, SPLITS, Layout
 from paxray.dataset.plan import Planned, write_plan
 from paxray.dataset.rle import encode_mask
-from paxray.dataset.schema import label_schema, sample_schema, write_table
+from paxray.dataset.schema import sample_schema, schema_of, write_table
 from paxray.dataset.shard import FAILED, OK, CaseRecord, CaseTables, write_shard
 from paxray.files import write_json
 from paxray.projection.view import View
@@ -128,7 +128,7 @@ def _case_tables(
     return CaseTables(
         record,
         pa.Table.from_pylist(samples, schema=sample_schema(extra)),
-        pa.Table.from_pylist(labels, schema=label_schema()),
+        pa.Table.from_pylist(labels, schema=schema_of("labels")),
     )
 
 

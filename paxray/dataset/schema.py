@@ -171,11 +171,6 @@ def sample_schema(extra: Sequence[str] = ()) -> pa.Schema:
     return _with_features([*SAMPLE_COLUMNS, *((name, pa.string()) for name in extra)])
 
 
-def label_schema() -> pa.Schema:
-    """Schema of the labels table."""
-    return _with_features(LABEL_COLUMNS)
-
-
 def schema_of(kind: str, extra: Sequence[str] = ()) -> pa.Schema:
     """Schema of a table of `paxray.dataset.layout.TABLES`; `extra` as in `sample_schema`."""
     if kind == "samples":
