@@ -146,7 +146,7 @@ class Segmentations:
                     masks=case.masks,
                     base=base,
                 )
-                cache.put(ct_hash, made_by, found)
+                cache.put(ct_hash, made_by, found, catalog)
             parts.append(found)
         together = consensus(parts, self.combine, catalog) if len(parts) > 1 else parts[0]
         given = {name for name, status in labels.status.items() if status is not Status.UNKNOWN}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.labels import LabelVolume
-from paxray.errors import CaseError, PaxrayError, ResourceError
+from paxray.errors import PaxrayError, ResourceError
 from paxray.files import digest, sha256_of, sync_folder, write_json
 from paxray.io.cases import MaskSource
 from paxray.io.volume import Grid
@@ -24,6 +26,10 @@ from paxray.stages import STAGE_VERSIONS
 #: Raised when what lies in the cache would be read otherwise.
 CACHE_VERSION = 1
 _LABELS, _VOCABULARY, _ENTRY = "labels.nii.gz", "labels.yaml", "entry.json"
+#: A hidden folder: an entry that is being written, or one on its way out.
+_HIDDEN = re.compile(r"\..+-[0-9a-f]{32}\..+")
+#: Nobody works on a hidden folder in which nothing was written for so long; an entry takes seconds.
+LEFT_AFTER_S = 3600.0
 
 
 def fingerprint(segmenter: Segmenter, catalog: Catalog, device: str) -> dict[str, Any]:
@@ -52,7 +58,12 @@ class SegmentationCache:
 
     An entry is a folder named by its key: a label map with its vocabulary (`paxray.segmentation.written`), which any
     command reads as masks, and ``entry.json`` with what made them and their SHA-256. It is written under a hidden name
-    and renamed, so it is whole or not there; one that has changed since is made again.
+    of its own and renamed, so it is whole or not there; one that has changed since is made again.
+
+    Any number of processes on any number of hosts may use one folder at a time; nothing is locked. What a killed
+    process leaves is a hidden folder, which the next `put` after an hour (`LEFT_AFTER_S`) removes. Its age decides, by
+    the clock of whoever stores the folder: the id of a process tells nothing to another host or container. Who stood
+    still for an hour in the midst of writing an entry therefore fails its case.
 
     Parameters
     ----------
@@ -64,20 +75,20 @@ class SegmentationCache:
         self.folder = folder
 
     def require_writable(self) -> None:
-        """Make the folder and write into it, so that hours of segmenting do not end at a closed door.
+        """Write into the folder, or where it is to be made, so that hours of segmenting do not end at a closed door.
 
         Raises
         ------
         ResourceError
             It cannot be made or written to.
         """
-        made = not self.folder.exists()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
+            standing = self.folder
+            while not standing.exists():
+                standing = standing.parent
+            # Where the folder is to be made, so that none has to be taken away again under another process.
+            with tempfile.TemporaryDirectory(dir=standing, prefix=".paxray-"):
                 pass
-            if made:
-                self.folder.rmdir()  # nothing is kept yet
         except OSError as error:
             raise ResourceError(
                 "segmentations cannot be kept",
@@ -117,41 +128,63 @@ class SegmentationCache:
         except PaxrayError as error:
             return None, f"{path.name}: {error.what}"
 
-    def put(self, ct_hash: str, made_by: Mapping[str, Any], labels: LabelVolume) -> None:
-        """Keep a segmentation; one that another process put there meanwhile is replaced by the same content."""
+    def put(self, ct_hash: str, made_by: Mapping[str, Any], labels: LabelVolume, catalog: Catalog) -> None:
+        """Keep a segmentation, unless one that can be read is kept by now; a damaged one makes way.
+
+        So of several processes that segmented the same CT at the same time, none fails and the first one's stays.
+        """
         path = self.path_of(ct_hash, made_by)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        hidden = self.folder / f".{path.name}.{os.getpid()}"
-        shutil.rmtree(hidden, ignore_errors=True)
+        hidden = _hidden(path)
         try:
             write_label_map(hidden / _LABELS, labels, segmenter=str(made_by["segmenter"]))
             sums = {name: sha256_of(hidden / name) for name in (_LABELS, _VOCABULARY)}
             write_json(hidden / _ENTRY, {"ct": ct_hash, "made_by": dict(made_by), "sha256": sums})
-            _replace_folder(hidden, path)
+            # A turn is lost only where another process moved its own in meanwhile, as each does once.
+            while not _moved_in(hidden, path):
+                if self.get(ct_hash, made_by, labels.grid, catalog)[0] is not None:
+                    break
+                _move_away(path)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
+        _remove_leftovers(self.folder)
 
 
-def _replace_folder(new: Path, path: Path) -> None:
-    """Rename a folder into place, moving out of the way what stands there."""
-    for _ in range(3):
+def _hidden(path: Path) -> Path:
+    """A name beside an entry that no other process has, on whatever host."""
+    return path.with_name(f".{path.name}.{uuid4().hex}")
+
+
+def _moved_in(new: Path, path: Path) -> bool:
+    """Rename a folder into place, unless another stands there."""
+    try:
+        new.rename(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    sync_folder(path.parent)
+    return True
+
+
+def _move_away(path: Path) -> None:
+    """Rename a folder out of the way, unless another process has done so, and remove it."""
+    old = _hidden(path)
+    try:
+        path.rename(old)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove hidden folders in which nothing was written for `LEFT_AFTER_S` before the last change of `folder`."""
+    now_s = folder.stat().st_mtime
+    for path in folder.iterdir():
+        if not _HIDDEN.fullmatch(path.name):
+            continue
         try:
-            new.replace(path)
-            sync_folder(path.parent)
-            return
+            written_s = max(file.stat().st_mtime for file in (path, *path.iterdir()))
         except OSError:
-            if not path.exists():
-                raise
-        old = path.with_name(f".{path.name}.old.{os.getpid()}")
-        shutil.rmtree(old, ignore_errors=True)
-        try:
-            path.replace(old)
-        except FileNotFoundError:
-            continue  # another process did so first
-        shutil.rmtree(old, ignore_errors=True)
-    raise CaseError(
-        "a segmentation cannot be kept: other processes keep replacing it",
-        where=path.name,
-        do="build again, with one process at a time on this folder",
-        code="segmenter_failed",
-    )
+            continue  # it has just been finished or removed
+        if now_s - written_s > LEFT_AFTER_S:
+            shutil.rmtree(path, ignore_errors=True)

@@ -156,7 +156,7 @@ def test_the_cache_gives_back_what_was_put(ct: Volume, tmp_path: Path) -> None:
     )
     assert cache.get("abc", made_by, ct.grid, CATALOG) == (None, "")
     for _ in range(2):  # again, as a second process might
-        cache.put("abc", made_by, found)
+        cache.put("abc", made_by, found, CATALOG)
         labels, complaint = cache.get("abc", made_by, ct.grid, CATALOG)
         assert complaint == ""
         assert labels is not None
@@ -175,7 +175,7 @@ def test_the_cache_gives_back_what_was_put(ct: Volume, tmp_path: Path) -> None:
 def test_a_damaged_entry_is_told_and_never_used(ct: Volume, tmp_path: Path, file: str, change: str) -> None:
     made_by = fingerprint(make_segmenter("fake"), CATALOG, "cpu")
     cache = SegmentationCache(tmp_path)
-    cache.put("abc", made_by, segmented(ct))
+    cache.put("abc", made_by, segmented(ct), CATALOG)
     path = cache.path_of("abc", made_by) / file
     content = bytearray(path.read_bytes())
     if change == "flip":
