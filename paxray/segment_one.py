@@ -41,7 +41,7 @@ def segment_one(
         What is segmented by what. Paths among the settings are relative to the working directory.
     out
         Ends in ``.nii.gz``: one label map with its vocabulary beside (`write_label_map`). Otherwise a folder with one
-        file per class (`write_class_files`).
+        file per class and what is known of each (`write_class_files`).
     masks, vocabulary
         Mask files, for the segmenter ``files``.
     catalog_file
@@ -74,7 +74,7 @@ def segment_one(
     if out.name.endswith(LABEL_MAP):
         beside = write_label_map(out, found, segmenter)
     else:
-        write_class_files(out, found)
+        write_class_files(out, found, segmenter)
     picture = None
     if preview:
         from paxray.preview import preview_all

@@ -53,7 +53,7 @@ def segment(
     """Segment one CT: named masks that paxray and other tools read.
 
     A folder has TotalSegmentator's layout and names: a class looked for and not found is an empty file, one of which
-    nothing is known has no file.
+    nothing is known has no file. paxray_classes.json beside them says what masks cannot: partial, notes, confidences.
     """
     from paxray.config import set_value
     from paxray.segment_one import segment_one

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import Catalog
-from paxray.anatomy.labels import LabelVolume
+from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.naming import Names, load_names
-from paxray.anatomy.vocabulary import Vocabulary, load_vocabulary
+from paxray.anatomy.vocabulary import Told, Vocabulary, load_vocabulary
 from paxray.errors import CaseError, ConfigError
 from paxray.io.cases import BY_NAME, MaskSource
 from paxray.io.masks import read_label_map
@@ -18,6 +20,7 @@ from paxray.io.segments import SEG_NRRD, names_its_segments, open_segments
 from paxray.io.stored import require_file, sidecar_of
 from paxray.io.volume import Grid
 from paxray.segmentation.named import class_masks
+from paxray.segmentation.told import read_told, status_of
 
 
 def parse_source(text: str | Path, vocabulary: str = "") -> MaskSource:
@@ -70,14 +73,34 @@ def read_masks(
     for source in sources:
         names = _names_of(source, catalog, base)
         if names is not None:
-            files = open_segments(source.path, where=source.where)
-            for name, mask in class_masks(files, names, catalog, grid, source.where):
-                builder.add_mask(name, mask.box, mask.array, mask.extent, mask.where)
+            _add_named(builder, source, names, grid, catalog)
         else:
             vocabulary = vocabulary_of(source, catalog, overrides, base)
             found = read_label_map(source.path, grid, where=source.where)
             builder.add_label_map(found.array, vocabulary, found.extent, found.where)
     return builder.finish(grid.affine, catalog)
+
+
+def _add_named(builder: LabelBuilder, source: MaskSource, names: Names, grid: Grid, catalog: Catalog) -> None:
+    """Add the masks of a source that bear names, with what a folder's own JSON says of them."""
+    files = open_segments(source.path, where=source.where)
+    told = read_told(source.path, names, catalog, source.where)
+    for name, mask in class_masks(files, names, catalog, grid, source.where):
+        said, n_voxels = told.pop(name, Told()), int(np.count_nonzero(mask.array))
+        builder.add_mask(
+            name,
+            mask.box,
+            mask.array,
+            mask.extent,
+            mask.where,
+            status=status_of(said, n_voxels, name, mask.where),
+            note=said.note,
+            confidence=said.confidence if n_voxels else None,
+        )
+    nowhere, nothing = (slice(0, 0),) * 3, np.zeros((0, 0, 0), bool)
+    for name, said in told.items():
+        if said.status == Status.UNKNOWN:  # which has no file
+            builder.add_mask(name, nowhere, nothing, status=Status.UNKNOWN, note=said.note)
 
 
 def vocabulary_of(

@@ -13,6 +13,7 @@ from paxray.io.nifti import write_nifti
 from paxray.io.stored import sidecar_of
 from paxray.io.volume import Volume
 from paxray.parallel import in_parallel
+from paxray.segmentation.told import facts_of, write_told
 
 _HAS_VOXELS = (Status.PRESENT, Status.PARTIAL)
 
@@ -57,15 +58,10 @@ def write_label_map(path: Path, labels: LabelVolume, segmenter: str = "") -> Pat
         for atom, row in enumerate(labels.membership.tolist())
         if atom
     }
-    facts: dict[str, dict[str, str | float]] = {}
-    for name in labels.names:
-        status, told = labels.status[name], facts.setdefault(name, {})
-        if status is not Status.PRESENT:
-            told["status"] = status.value
-        if labels.notes.get(name):
-            told["note"] = labels.notes[name]
-        if name in labels.confidence:
-            told["confidence"] = float(labels.confidence[name])
+    facts = facts_of(labels)
+    for told in facts.values():
+        if told["status"] == Status.PRESENT:
+            del told["status"]  # its voxels say so
     content = {
         **({"name": f"what segmenter '{segmenter}' found"} if segmenter else {}),
         "labels": {atom: names[0] if len(names) == 1 else names for atom, names in values.items()},
@@ -82,10 +78,24 @@ def write_label_map(path: Path, labels: LabelVolume, segmenter: str = "") -> Pat
     return beside
 
 
-def write_class_files(folder: Path, labels: LabelVolume) -> list[Path]:
+def write_class_files(folder: Path, labels: LabelVolume, segmenter: str = "") -> list[Path]:
     """Write a file per class in TotalSegmentator's layout: ``NAME.nii.gz``, uint8, 1 inside.
 
-    An absent class is a file without voxels, as TotalSegmentator writes it; an unknown one has no file.
+    An absent class is a file without voxels, as TotalSegmentator writes it; an unknown one has no file. What else is
+    known stands beside (`paxray.segmentation.told`), and `paxray.segmentation.files.read_masks` reads it back.
+
+    Parameters
+    ----------
+    folder
+        New or empty.
+    labels
+        With voxels.
+    segmenter
+        Who made them, for people who read the file beside.
+
+    Returns
+    -------
+    The masks' files.
 
     Raises
     ------
@@ -100,6 +110,7 @@ def write_class_files(folder: Path, labels: LabelVolume) -> list[Path]:
             do="choose another --out",
         )
     folder.mkdir(parents=True, exist_ok=True)
+    write_told(folder, labels, segmenter)  # first: without it a partial class would pass for a whole one
     known = [name for name in labels.names if labels.status[name] is not Status.UNKNOWN]
 
     def write(name: str) -> Path:

@@ -265,7 +265,7 @@ def test_segment_on_the_command_line(bare: Path, tmp_path: Path, fake_segmenter:
     )
     assert told.exit_code == 0, told.output
     assert {p.name for p in (tmp_path / "classes").iterdir()} == {
-        "bones.nii.gz", "heart.nii.gz", "breast_left.nii.gz",
+        "bones.nii.gz", "heart.nii.gz", "breast_left.nii.gz", "paxray_classes.json",
     }  # fmt: skip
     told = run.invoke(
         app, ["segment", ct, "--segmenter", "fake", "--set", "mode=no_weights", "--out", str(tmp_path / "x")]
