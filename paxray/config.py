@@ -309,6 +309,23 @@ def parse_pipeline(content: Mapping[str, Any], where: str = "pipeline") -> Pipel
         raise _explain(error, where) from None
 
 
+def parse_segmenter(text: str) -> SegmenterConfig:
+    """Read one segmenter as a pipeline's list names it: ``thorax``, or ``{name: nnunet, model: my_model}``."""
+    import yaml
+
+    try:
+        [entry] = _segmenters(yaml.safe_load(text))
+        return SegmenterConfig.model_validate(entry)
+    except (yaml.YAMLError, ValueError) as error:  # pydantic's are ValueErrors
+        raise ConfigError(
+            "not a segmenter",
+            where="--segmenter",
+            expected="a name, or {name: NAME, KEY: VALUE} in YAML",
+            found=text,
+            do="put blanks behind colons, and quotes around all of it",
+        ) from error
+
+
 def _explain(error: ValidationError, where: str) -> ConfigError:
     """The first complaint in the words of this package, the others counted."""
     complaints = error.errors()

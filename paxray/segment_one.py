@@ -1,18 +1,23 @@
-"""One CT, one segmenter: its masks as files that paxray and other tools read, and a picture of them."""
+"""One CT, one segmenter or several: their masks as files that paxray and other tools read, and a picture of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
+from paxray.config import SegmenterConfig
 from paxray.errors import ConfigError
 from paxray.io.ct import read_ct
 from paxray.io.stored import image_suffix
 from paxray.projection.project import Device, resolve_device
+from paxray.segmentation.cache import fingerprint
 from paxray.segmentation.checked import device_of, run_segmenter
+from paxray.segmentation.combine import MARK, Rule, consensus, disputed_column, require_distinct
 from paxray.segmentation.files import parse_source
 from paxray.segmentation.registry import make_segmenter
 from paxray.segmentation.written import vocabulary_file_of, write_class_files, write_label_map
@@ -22,10 +27,11 @@ LABEL_MAP = ".nii.gz"
 
 def segment_one(
     ct_file: Path,
-    segmenter: str,
+    segmenters: Sequence[SegmenterConfig],
     out: Path,
     *,
-    settings: Mapping[str, Any] | None = None,
+    combine: Rule = "order",
+    disputed_out: Path | None = None,
     masks: Sequence[str] = (),
     vocabulary: str = "totalsegmentator_v2",
     catalog_file: Path | None = None,
@@ -37,11 +43,17 @@ def segment_one(
 
     Parameters
     ----------
-    ct_file, segmenter, settings
-        What is segmented by what. Paths among the settings are relative to the working directory.
+    ct_file
+        The CT.
+    segmenters
+        In order of precedence. Paths among their settings are relative to the working directory.
     out
         Ends in ``.nii.gz``: one label map with its vocabulary beside (`write_label_map`). Otherwise a folder with one
         file per class and what is known of each (`write_class_files`).
+    combine
+        What several segmenters make together (`paxray.segmentation.combine.consensus`).
+    disputed_out
+        Also write, in either form, the voxels of each class on which several segmenters differ.
     masks, vocabulary
         Mask files, for the segmenter ``files``.
     catalog_file
@@ -55,26 +67,39 @@ def segment_one(
 
     Returns
     -------
-    ``out``, ``vocabulary`` (None for a folder), ``preview`` (None unless asked for), and ``classes``: name, status,
-    volume, confidence and note of each.
+    ``out``, ``vocabulary`` (None for a folder), ``disputed`` and ``preview`` (None unless asked for), and ``classes``:
+    name, status, volume, confidence, note and disputed volume of each, the last None where fewer than two segmenters
+    know of the class.
 
     Raises
     ------
     ConfigError, ResourceError, CaseError
     """
-    _require_writable(out, force)
+    for path in (out, disputed_out):
+        if path is not None:
+            _require_writable(path, force)
+    if disputed_out is not None and len(segmenters) < 2:
+        raise ConfigError("one segmenter disputes nothing", do="name a second one, or leave --disputed away")
+    if disputed_out is not None and disputed_out.absolute() == out.absolute():
+        raise ConfigError("masks and disputed voxels have the same name", where=out.name, do="choose another")
     catalog = load_catalog(catalog_file)
-    chosen = make_segmenter(segmenter, settings)
-    where = device_of(chosen, resolve_device(device))
-    chosen.preflight(where)
+    chosen = [make_segmenter(one.name, one.settings) for one in segmenters]
+    asked = resolve_device(device)
+    for one in chosen:
+        one.preflight(device_of(one, asked))
+    if len(chosen) > 1:
+        require_distinct([fingerprint(one, catalog, device_of(one, asked)) for one in chosen])
     sources = [parse_source(text, vocabulary) for text in masks]
     ct = read_ct(ct_file)
-    found = run_segmenter(chosen, ct, catalog, device=where, where=ct_file.name, masks=sources)
-    beside = None
-    if out.name.endswith(LABEL_MAP):
-        beside = write_label_map(out, found, segmenter)
-    else:
-        write_class_files(out, found, segmenter)
+    parts = [
+        run_segmenter(one, ct, catalog, device=asked, where=ct_file.name, masks=sources) for one in chosen
+    ]
+    together = consensus(parts, combine, catalog) if len(parts) > 1 else parts[0]
+    found = _alone(together, [name for name in together.names if not name.endswith(MARK)])
+    who = " and ".join(one.name for one in chosen) + (f" by {combine}" if len(chosen) > 1 else "")
+    beside = _write(out, found, who)
+    if disputed_out is not None:
+        _write(disputed_out, _disputed(together), f"where they differ: {who}")
     picture = None
     if preview:
         from paxray.preview import preview_all
@@ -82,10 +107,12 @@ def segment_one(
         picture = out.with_name(out.name.removesuffix(LABEL_MAP) + ".png")
         preview_all(ct, found, catalog, picture)
     return {
+        "segmenter": who,
         "out": str(out),
         "vocabulary": None if beside is None else str(beside),
+        "disputed": None if disputed_out is None else str(disputed_out),
         "preview": None if picture is None else str(picture),
-        "classes": [_facts(found, name) for name in found.names],
+        "classes": [_facts(together, name) for name in found.names],
     }
 
 
@@ -107,13 +134,36 @@ def _require_writable(out: Path, force: bool) -> None:
         raise ConfigError("the folder is not empty", where=out.name, do="choose a new or empty --out")
 
 
+def _write(out: Path, labels: LabelVolume, who: str) -> Path | None:
+    """Write masks in the form that a name asks for; the vocabulary's path where there is one."""
+    if out.name.endswith(LABEL_MAP):
+        return write_label_map(out, labels, who)
+    write_class_files(out, labels, who)
+    return None
+
+
+def _alone(labels: LabelVolume, names: Sequence[str]) -> LabelVolume:
+    """Only these classes; atoms that no longer differ are one, so that each is a value of its own in a file."""
+    return LabelBuilder.resume(labels.keep(names)).build(labels.affine, names)
+
+
+def _disputed(together: LabelVolume) -> LabelVolume:
+    """The disputed voxels of each class, under its name; a class on which all agree is absent."""
+    columns = _alone(together, [name for name in together.names if name.endswith(MARK)])
+    names = tuple(name.removesuffix(MARK) for name in columns.names)
+    status = {name.removesuffix(MARK): status for name, status in columns.status.items()}
+    return replace(columns, names=names, status=status)
+
+
 def _facts(labels: LabelVolume, name: str) -> dict[str, Any]:
     known = labels.status[name] is not Status.UNKNOWN
-    ml = labels.voxel_counts()[name] * labels.grid.voxel_volume_mm3 / 1000
+    voxels, voxel_ml = labels.voxel_counts(), labels.grid.voxel_volume_mm3 / 1000
+    disputed = voxels.get(disputed_column(name))
     return {
         "class": name,
         "status": labels.status[name].value,
-        "volume_ml": ml if known else None,
+        "volume_ml": voxels[name] * voxel_ml if known else None,
         "confidence": labels.confidence.get(name),
         "note": labels.notes.get(name),
+        "disputed_ml": None if disputed is None else disputed * voxel_ml,
     }

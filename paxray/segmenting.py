@@ -14,7 +14,7 @@ from paxray.config import Pipeline
 from paxray.files import digest
 from paxray.io.cases import Case
 from paxray.io.volume import Volume
-from paxray.segmentation.combine import MARK, Rule, consensus
+from paxray.segmentation.combine import MARK, Rule, consensus, require_distinct
 
 if TYPE_CHECKING:
     from paxray.segmentation.contract import Segmenter
@@ -65,13 +65,14 @@ class Segmentations:
         Raises
         ------
         ConfigError, ResourceError
-            As `segmenters_of` and `Segmenter.identity`.
+            As `segmenters_of`, `Segmenter.identity` and `require_distinct`.
         """
         from paxray.segmentation.cache import fingerprint
         from paxray.segmentation.checked import device_of
 
         segmenters = segmenters_of(pipeline)
         made_by = tuple(fingerprint(one, catalog, device_of(one, device)) for one in segmenters)
+        require_distinct(made_by)
         return cls(folder, made_by, pipeline.segmentation.combine)
 
     @property

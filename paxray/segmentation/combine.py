@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,29 @@ Rule = Literal["order", "majority"]
 def disputed_column(name: str) -> str:
     """The column of the voxels that some segmenters give to a class and others do not."""
     return f"{name}{MARK}"
+
+
+def require_distinct(made_by: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse an ensemble in which one segmenter stands twice: it would count twice, and agrees with itself.
+
+    Parameters
+    ----------
+    made_by
+        The fingerprint of each (`paxray.segmentation.cache.fingerprint`): name, settings, version, weights, device.
+
+    Raises
+    ------
+    ConfigError
+        Two are the same.
+    """
+    for n, one in enumerate(made_by):
+        if one in made_by[:n]:
+            raise ConfigError(
+                f"the segmenter '{one['segmenter']}' stands twice, with the same settings, version and weights",
+                where="segmentation.segmenter",
+                expected="segmenters that can differ: by name, settings or weights",
+                do="leave one of the two out: its vote would count twice, and with itself it never disagrees",
+            )
 
 
 def consensus(found: Sequence[LabelVolume], rule: Rule, catalog: Catalog) -> LabelVolume:

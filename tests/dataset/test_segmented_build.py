@@ -224,6 +224,18 @@ def test_a_mistaken_segmenter_stops_a_build_before_it_starts(bare: Path, tmp_pat
     assert not (tmp_path / "dataset").exists()
 
 
+def test_an_ensemble_of_one_segmenter_with_itself_is_refused(
+    bare: Path, tmp_path: Path, fake_segmenter: list[str]
+) -> None:
+    """However the same settings are written."""
+    for entries in (["fake", "fake"], ["fake", {"name": "fake", "threshold_hu": 200}]):
+        with pytest.raises(ConfigError, match="'fake' stands twice") as caught:
+            build(pipeline_of(segmenter=entries, combine="majority"), bare, tmp_path / "dataset")
+        assert "leave one of the two out" in caught.value.do
+    assert fake_segmenter == []
+    assert not (tmp_path / "dataset").exists()
+
+
 def test_a_worker_gets_all_that_it_needs(bare: Path, tmp_path: Path, fake_segmenter: list[str]) -> None:
     """What goes to a worker is pickled: the step, and the folder that paths in settings are relative to."""
     file = tmp_path / "pipeline.yaml"
