@@ -26,6 +26,7 @@ from paxray.segmentation.conformance import SegmenterConformance, stored_otherwi
 from paxray.segmentation.contract import Request
 from paxray.segmentation.nnunet import NnUnet
 from paxray.segmentation.nnunet_folder import Model
+from paxray.segmentation.nnunet_predict import predict
 from paxray.segmentation.straight import turned
 
 SPACING_MM = (3.0, 4.0, 5.0)
@@ -317,6 +318,31 @@ class TestChildProcess:
         error = self.code_of(NnUnet.from_settings(SETTINGS, folder), chest, catalog)
         assert error.code == "segmenter_crashed"
         assert "SIGKILL" in error.what
+
+    def test_told_cuda_it_does_not_compute_elsewhere(
+        self, folder: Path, chest: Volume, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Masks are no result where another device made them, right as they may be."""
+        monkeypatch.setattr("paxray.segmentation.nnunet.predict", predict_on_the_cpu)
+        segmenter = NnUnet.from_settings(SETTINGS, folder)
+        error = self.code_of(segmenter, chest, catalog, device="cuda")
+        assert error.code == "segmenter_fell_back"
+        assert (error.expected, error.found) == ("cuda", "cpu")
+
+
+def predict_on_the_cpu(**arguments: Any) -> None:
+    """In the child process: nnU-Net's own prediction, which goes to the CPU whatever it was told."""
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    inside = nnUNetPredictor.predict_single_npy_array
+
+    def fall_back(self: Any, *of: Any, **how: Any) -> Any:
+        self.device, self.perform_everything_on_device = torch.device("cpu"), False
+        return inside(self, *of, **how)
+
+    nnUNetPredictor.predict_single_npy_array = fall_back
+    predict(**arguments)
 
 
 def die(**_: object) -> None:
