@@ -151,31 +151,6 @@ class LabelVolume:
         counts: Int64 = self._counts @ self.membership
         return dict(zip(self.names, counts.tolist(), strict=True))
 
-    def with_mask(self, name: str, mask: BoolArray, status: Status) -> LabelVolume:
-        """Return a copy in which class ``name`` is exactly ``mask``, replacing what it was before.
-
-        For several classes at once, `LabelBuilder.resume` passes over the voxels once.
-
-        Parameters
-        ----------
-        name
-            Class name; a new one becomes the last column.
-        mask
-            ``(nk, nj, ni)`` bool.
-        status
-            What is known of the class.
-
-        Raises
-        ------
-        CaseError
-            Another shape, or a status that the mask belies (code ``bad_labels``).
-        """
-        from paxray.anatomy.builder import LabelBuilder
-
-        builder = LabelBuilder.resume(self, without=(name,))
-        builder.add_mask(name, tuple(slice(0, n) for n in self.shape), mask, status=status)
-        return builder.build(self.affine, list(dict.fromkeys((*self.names, name))))
-
     def keep(self, names: Sequence[str]) -> LabelVolume:
         """Return a copy that has only these classes, in this order; atoms stay as they are."""
         columns = [self.index(name) for name in names]

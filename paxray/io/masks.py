@@ -108,19 +108,10 @@ def mask_files(folder: Path, *, where: str = "") -> list[Path]:
     Raises
     ------
     CaseError
-        ``missing_file`` for no such folder, ``no_masks`` for one without image files, ``bad_labels`` where
-        two files name one class.
+        ``no_masks`` for a folder without image files, ``bad_labels`` where two files name one class.
     """
     folder = Path(folder)
     where = where or folder.name
-    if not folder.is_dir():
-        raise CaseError(
-            "there is no such folder of masks",
-            where=where,
-            found="a file" if folder.exists() else "nothing under that name",
-            do="check the path; in a case table it is relative to the table",
-            code="missing_file",
-        )
     files = [file for file in folder.iterdir() if image_suffix(file) and not file.name.startswith(".")]
     files.sort(key=lambda file: (image_stem(file), file.name))
     if not files:
@@ -168,15 +159,13 @@ class ClassFiles(SegmentFile):
         grid: Grid,
         wanted: Collection[int],
         fraction: float | None = None,
-        *,
-        threads: int | None = None,
     ) -> Iterator[tuple[int, ClassMask]]:
         """As `SegmentFile.masks`, and errors as `read_class_mask`.
 
-        Files are read by ``threads`` threads (4, or as many as this process may use, unless given); of each a plane is
-        held at a time, and of twice as many what is not empty.
+        Files are read by 4 threads, or as many as this process may use; of each a plane is held at a time, and of twice
+        as many what is not empty.
         """
-        threads = threads or min(_MAX_THREADS, parallel.threads())
+        threads = min(_MAX_THREADS, parallel.threads())
         waiting: deque[tuple[int, Future[ClassMask]]] = deque()
         pool = ThreadPoolExecutor(threads)
         try:
@@ -191,24 +180,6 @@ class ClassFiles(SegmentFile):
                 yield done, result.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def read_mask_folder(
-    path: Path, grid: Grid, *, where: str = "", threads: int | None = None
-) -> Iterator[ClassMask]:
-    """Read a folder with one file per class onto a CT's grid, in order of the files' names.
-
-    Files that are no images (``statistics.json``) are passed over.
-
-    Raises
-    ------
-    CaseError
-        As `mask_files` at once, as `read_class_mask` when the file's turn comes.
-    """
-    path = Path(path)
-    where = where or path.name
-    files = ClassFiles(mask_files(path, where=where), where)
-    return (mask for _, mask in files.masks(grid, range(len(files.segments)), threads=threads))
 
 
 def _labels(stored: Stored, where: str) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from edited import with_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -270,35 +271,35 @@ def test_a_label_volume_whose_parts_do_not_fit_is_refused(change):
     assert caught.value.code == "bad_labels"
 
 
-# with_mask and resume
+# Labels taken up again by a builder
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_with_mask_replaces_one_class_and_leaves_the_others(seed):
+def test_a_class_drawn_anew_leaves_the_others(seed):
     rng = np.random.default_rng(seed)
     masks = {name: random_mask(rng) for name in NAMES}
     labels = build(masks)
     changed = random_mask(rng, rng.choice([0.0, 0.4, 1.0]))
     status = Status.PARTIAL if changed.any() else Status.UNKNOWN
-    result = labels.with_mask("heart", changed, status)
+    result = with_mask(labels, "heart", changed, status)
     assert_sound(result)
     assert result.names == labels.names
     assert result.status == {**labels.status, "heart": status}
     for name, mask in (masks | {"heart": changed}).items():
         assert_array_equal(result.mask(name), mask)
     assert_array_equal(labels.mask("heart"), masks["heart"])  # the original stands
-    back = result.with_mask("heart", masks["heart"], labels.status["heart"])
+    back = with_mask(result, "heart", masks["heart"], labels.status["heart"])
     assert_same(back, labels)
 
 
-def test_with_mask_appends_a_new_class_and_resume_adds_many():
+def test_new_classes_one_by_one_and_at_once():
     rng = np.random.default_rng(3)
     labels = build({"heart": random_mask(rng), "liver": random_mask(rng)})
     extra = {"aorta": random_mask(rng), "lungs": random_mask(rng)}
     one_by_one = labels
     for name, mask in extra.items():
-        one_by_one = one_by_one.with_mask(name, mask, Status.PRESENT)
+        one_by_one = with_mask(one_by_one, name, mask, Status.PRESENT)
     assert one_by_one.names == ("heart", "liver", "aorta", "lungs")
     builder = LabelBuilder.resume(labels)
     for name, mask in extra.items():
@@ -309,7 +310,7 @@ def test_with_mask_appends_a_new_class_and_resume_adds_many():
     assert_sound(at_once)
 
 
-def test_with_mask_refuses_a_status_that_the_mask_belies():
+def test_a_status_that_the_mask_belies_is_refused():
     labels = build({"heart": np.ones(SHAPE, bool)})
     for mask, status in (
         (np.ones(SHAPE, bool), Status.ABSENT),
@@ -317,7 +318,7 @@ def test_with_mask_refuses_a_status_that_the_mask_belies():
         (np.zeros(SHAPE, bool), Status.PRESENT),
     ):
         with pytest.raises(CaseError, match="is said to be"):
-            labels.with_mask("liver", mask, status)
+            with_mask(labels, "liver", mask, status)
 
 
 def test_index_suggests():
@@ -370,7 +371,7 @@ def test_cut_by_ct_equals_brute_force(seed, given_outside):
     labels = build(masks)
     if given_outside:
         status = Status.PRESENT if outside.any() else Status.ABSENT
-        labels = labels.with_mask("outside", outside, status)
+        labels = with_mask(labels, "outside", outside, status)
     cut = labels.cut_by_ct("outside" if given_outside else None)
     for name, mask in masks.items():
         assert cut[name] == brute_force_cut(mask, outside if given_outside else np.zeros(SHAPE, bool))
@@ -394,7 +395,7 @@ def test_flags_are_masks_added_one_by_one(seed):
     flags = sum((mask.astype(np.uint8) << n for n, mask in enumerate(drawn.values())), np.uint8(0))
     one_by_one = labels
     for name, mask in drawn.items():
-        one_by_one = one_by_one.with_mask(name, mask, Status.PRESENT)
+        one_by_one = with_mask(one_by_one, name, mask, Status.PRESENT)
     at_once = with_flags(labels, flags, tuple(drawn))
     assert_sound(at_once)
     assert_same(at_once, one_by_one)

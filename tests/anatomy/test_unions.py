@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from edited import with_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -152,12 +153,12 @@ def test_added_voxels_are_remembered_through_what_is_added_later():
     labels = derive(build({"heart": "present", "atrial_appendage_left": "present"}), CATALOG)
     tube = np.zeros(SHAPE, bool)
     tube.reshape(-1)[30] = True
-    labels = derive(labels.with_mask("heart_atrium_left", tube, Status.PRESENT), CATALOG)
+    labels = derive(with_mask(labels, "heart_atrium_left", tube, Status.PRESENT), CATALOG)
     assert labels.added_voxels["heart"] == 2
     assert labels.added_voxels["atrial_appendage_left"] == 0  # it has no parts
     # Drawn anew, a class begins anew.
     whole = labels.mask("heart")
-    assert derive(labels.with_mask("heart", whole, Status.PRESENT), CATALOG).added_voxels["heart"] == 0
+    assert derive(with_mask(labels, "heart", whole, Status.PRESENT), CATALOG).added_voxels["heart"] == 0
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_named_classes_are_added_whatever_is_known_of_them():
 
 
 def test_a_class_outside_the_catalog_is_kept():
-    labels = build({"rib_left_1": "present"}).with_mask("tube", np.ones(SHAPE, bool), Status.PRESENT)
+    labels = with_mask(build({"rib_left_1": "present"}), "tube", np.ones(SHAPE, bool), Status.PRESENT)
     derived = derive(labels, CATALOG)
     assert derived.names[-1] == "tube"
     assert derived.status["tube"] is Status.PRESENT

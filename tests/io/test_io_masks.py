@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from io_files import write_itk, write_nifti
 
+from paxray import parallel
 from paxray.errors import CaseError
 from paxray.io.ct import read_ct
-from paxray.io.masks import read_class_mask, read_label_map, read_mask_folder
+from paxray.io.masks import read_class_mask, read_label_map
+from paxray.io.segments import open_segments
 from paxray.io.volume import Grid
 
 AFFINE = np.array([[0.75, 0, 0, -20], [0, 0.75, 0, -9], [0, 0, 2.5, 33], [0, 0, 0, 1.0]])
@@ -132,6 +134,14 @@ def test_several_labels_in_a_class_file_are_refused(tmp_path):
     assert code_of(read_class_mask, path, CT) == "bad_labels"
 
 
+def masks_in(folder, grid=CT):
+    """The masks of a folder as they are read from it, one after the other."""
+    [files] = open_segments(folder)
+    for at, mask in files.masks(grid, range(len(files.segments))):
+        assert mask.name == files.segments[at].name
+        yield mask
+
+
 class TestFolder:
     @pytest.fixture
     def folder(self, tmp_path):
@@ -146,7 +156,8 @@ class TestFolder:
 
     @pytest.mark.parametrize("threads", [1, 2, None])
     def test_in_order_of_names_whatever_the_threads(self, folder, threads):
-        masks = list(read_mask_folder(folder, CT, threads=threads))
+        with parallel.at_most(threads):
+            masks = list(masks_in(folder))
         assert [mask.name for mask in masks] == ["another", *(f"class_{n:02d}" for n in range(20))]
         assert masks[0].array.sum() == np.prod(SHAPE)
         for n, mask in enumerate(masks[1:]):
@@ -159,25 +170,25 @@ class TestFolder:
         (folder / "class_10.nii.gz").write_bytes(b"broken")
         before = threading.active_count()
         with pytest.raises(CaseError, match=r"seg/class_10\.nii\.gz") as caught:
-            list(read_mask_folder(folder, CT))
+            list(masks_in(folder))
         assert caught.value.code == "unreadable"
         assert threading.active_count() == before
 
     def test_stopping_early_ends_the_threads(self, folder):
         before = threading.active_count()
-        masks = read_mask_folder(folder, CT, threads=2)
+        masks = masks_in(folder)
         assert next(masks).name == "another"
         masks.close()
         assert threading.active_count() == before
 
     def test_two_files_of_one_name(self, folder):
         write_itk(folder / "class_03.nrrd", np.ones(SHAPE, np.uint8), AFFINE)
-        assert code_of(read_mask_folder, folder, CT) == "bad_labels"
+        assert code_of(open_segments, folder) == "bad_labels"
 
     def test_no_folder_and_no_masks(self, tmp_path):
-        assert code_of(read_mask_folder, tmp_path / "none", CT) == "missing_file"
+        assert code_of(open_segments, tmp_path / "none") == "missing_file"
         (tmp_path / "statistics.json").write_text("{}")
-        assert code_of(read_mask_folder, tmp_path, CT) == "no_masks"
+        assert code_of(open_segments, tmp_path) == "no_masks"
 
 
 @pytest.mark.real
@@ -185,7 +196,7 @@ def test_a_folder_of_classes_says_what_the_multilabel_file_says(real_data):
     folder = real_data / "totalsegmentator-reference"
     grid = read_ct(folder / "example_ct_sm.nii.gz").grid
     together = read_label_map(folder / "example_seg_fast.nii.gz", grid)
-    masks = list(read_mask_folder(folder / "example_seg_fast", grid))
+    masks = list(masks_in(folder / "example_seg_fast", grid))
     assert len(masks) == 117
     assert sum(mask.array.any() for mask in masks) == 40
     union = np.zeros(grid.shape, bool)

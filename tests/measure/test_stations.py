@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edited import with_mask
 
 from paxray import api
 from paxray.anatomy.builder import LabelBuilder
@@ -180,7 +181,7 @@ def test_an_azygos_vein_parts_what_the_carina_stands_in_for(phantom: tuple[Volum
     drawn = np.zeros(labels.shape, bool)
     i, j, k = np.round(labels.grid.to_index(at + [0, 0, 12])).astype(int)
     drawn[k, j, i] = True
-    found = map_of(ct, labels.with_mask("azygos_vein", drawn, Status.PRESENT)).station(at)
+    found = map_of(ct, with_mask(labels, "azygos_vein", drawn, Status.PRESENT)).station(at)
     bronchus = of(labels, "bronchus_main_right")
     near = np.linalg.norm(bronchus - at, axis=1).min() <= ADJACENT_MM
     assert found.name == ("10R" if near else "")

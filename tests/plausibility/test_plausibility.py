@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edited import with_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wrong_masks import (
@@ -297,8 +298,8 @@ def test_thirteen_rib_pairs(good: LabelVolume) -> None:
     between = good.mask("vertebrae_L1")
     upper = between.copy()
     upper[: int(np.median(between.nonzero()[0])) + 1] = False
-    labels = good.with_mask("vertebrae_T13", upper, Status.PRESENT)
-    labels = labels.with_mask("vertebrae_L1", between & ~upper, Status.PRESENT)
+    labels = with_mask(good, "vertebrae_T13", upper, Status.PRESENT)
+    labels = with_mask(labels, "vertebrae_L1", between & ~upper, Status.PRESENT)
     assert only(labels, "rib_pairs").value == 13
 
 
@@ -335,7 +336,7 @@ def test_dextrocardia_is_told_from_a_flip(good: LabelVolume) -> None:
     heart = [name for name in good.names if CATALOG.get(name) and CATALOG[name].group == "heart"]
     labels = good
     for name in heart:
-        labels = labels.with_mask(name, np.ascontiguousarray(good.mask(name)[:, :, ::-1]), good.status[name])
+        labels = with_mask(labels, name, np.ascontiguousarray(good.mask(name)[:, :, ::-1]), good.status[name])
     assert labels.voxel_counts()["body"]
     finding = found(labels)["heart_on_the_right"][0]
     assert "lie as usual, so the case is not flipped: dextrocardia" in finding.message
@@ -344,7 +345,7 @@ def test_dextrocardia_is_told_from_a_flip(good: LabelVolume) -> None:
 
 def test_twins_on_one_side(good: LabelVolume) -> None:
     right = good.mask("clavicula_right")
-    labels = good.with_mask("clavicula_left", moved(right, (0, 0, -4)), Status.PRESENT)
+    labels = with_mask(good, "clavicula_left", moved(right, (0, 0, -4)), Status.PRESENT)
     (finding,) = found(labels)["twins_on_one_side"]
     assert finding.classes == ("clavicula_left",)
 
@@ -364,12 +365,12 @@ def test_volumes_out_of_range(good: LabelVolume) -> None:
     at = np.argwhere(good.mask("liver"))
     heart[tuple(at[: int(149 / ml)].T)] = True
     bare = without(good, [n for n in good.names if n.startswith("heart_")], Status.UNKNOWN)
-    too_small = found(bare.with_mask("heart", heart, Status.PRESENT))["volume_out_of_range"]
+    too_small = found(with_mask(bare, "heart", heart, Status.PRESENT))["volume_out_of_range"]
     assert [(f.classes, f.limit) for f in too_small] == [(("heart",), 150)]
     assert too_small[0].value == pytest.approx(heart.sum() * ml)
     # More of it may lie where its source did not look.
-    assert "volume_out_of_range" not in found(bare.with_mask("heart", heart, Status.PARTIAL))
-    large = bare.with_mask("spleen", good.mask("body") & ~good.mask("trachea"), Status.PRESENT)
+    assert "volume_out_of_range" not in found(with_mask(bare, "heart", heart, Status.PARTIAL))
+    large = with_mask(bare, "spleen", good.mask("body") & ~good.mask("trachea"), Status.PRESENT)
     assert ("spleen",) in [f.classes for f in found(large)["volume_out_of_range"]]
 
 
@@ -397,11 +398,11 @@ def test_what_is_judged_by_name_is_in_the_catalog() -> None:
 def test_far_pieces(good: LabelVolume) -> None:
     spleen = good.mask("spleen")
     far = spleen | moved(spleen, (0, 0, 40))
-    out = found(good.with_mask("spleen", far, Status.PRESENT))
+    out = found(with_mask(good, "spleen", far, Status.PRESENT))
     assert out["far_pieces"][0].classes == ("spleen",)
     assert out["far_pieces"][0].value == pytest.approx(0.5, abs=0.02)
     near = spleen | moved(spleen, (0, 0, 1))
-    assert "far_pieces" not in found(good.with_mask("spleen", near, Status.PRESENT))
+    assert "far_pieces" not in found(with_mask(good, "spleen", near, Status.PRESENT))
 
 
 @settings(deadline=None)
@@ -446,7 +447,7 @@ def test_a_second_piece_counts_from_a_twentieth_on(good: LabelVolume, share: flo
     assert len(second) * good.grid.voxel_volume_mm3 > 1000
     both = spleen.copy()
     both[tuple(second.T)] = True
-    findings = found(good.with_mask("spleen", both, Status.PRESENT)).get("far_pieces", [])
+    findings = found(with_mask(good, "spleen", both, Status.PRESENT)).get("far_pieces", [])
     assert [(f.classes, f.value) for f in findings] == (
         [(("spleen",), pytest.approx(len(second) / both.sum()))] if is_said else []
     )
@@ -457,12 +458,12 @@ def test_contradictory_overlap(good: LabelVolume) -> None:
     level = np.sort(lobe.nonzero()[0])
     lower = lobe.copy()
     lower[level[len(level) // 4] :] = False
-    finding = only(good.with_mask("liver", liver | lower, Status.PRESENT), "contradictory_overlap")
+    finding = only(with_mask(good, "liver", liver | lower, Status.PRESENT), "contradictory_overlap")
     assert set(finding.classes) == {"lung_lower_lobe_right", "liver"}
     assert finding.value == pytest.approx(lower.sum() / min(lobe.sum(), (liver | lower).sum()))
     rim = lobe.copy()
     rim[level[len(level) // 20] :] = False
-    assert found(good.with_mask("liver", liver | rim, Status.PRESENT)) == {}
+    assert found(with_mask(good, "liver", liver | rim, Status.PRESENT)) == {}
 
 
 # Where the scan ends
@@ -496,8 +497,8 @@ def test_a_body_cut_at_its_sides(good: LabelVolume) -> None:
     # The same, told from what was not reconstructed.
     unscanned = np.zeros(good.shape, bool)
     unscanned[:, :, : int(body.min()) + 4] = True
-    circle = good.with_mask("body", good.mask("body") & ~unscanned, Status.PRESENT)
-    circle = circle.with_mask("unscanned", unscanned, Status.PRESENT)
+    circle = with_mask(good, "body", good.mask("body") & ~unscanned, Status.PRESENT)
+    circle = with_mask(circle, "unscanned", unscanned, Status.PRESENT)
     assert found(circle)["body_cut_at_sides"][0].value == pytest.approx(share)
 
 
@@ -595,7 +596,7 @@ def test_what_was_not_reconstructed_has_no_density(phantom_cases: list[tuple[Vol
     beyond[:, :, : labels.shape[2] // 2] = True
     hu = np.where(beyond, -1024, ct.array).astype(ct.array.dtype)
     assert "masks_off_the_ct" in found(labels, ct=replace(ct, array=hu))
-    known = labels.with_mask("unscanned", beyond, Status.PRESENT)
+    known = with_mask(labels, "unscanned", beyond, Status.PRESENT)
     assert not {"masks_off_the_ct", "hu_out_of_range"} & set(found(known, ct=replace(ct, array=hu)))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edited import with_mask
 
 from paxray import api
 from paxray.anatomy.catalog import load_catalog
@@ -104,12 +105,12 @@ def test_in_python(ct: Volume) -> None:
 
 def test_why_a_source_does_not_know_is_no_note_on_what_was_derived(ct: Volume) -> None:
     found = segmented(ct)
-    ribs = found.with_mask("rib_left_1", found.mask("bones"), Status.PRESENT)
+    ribs = with_mask(found, "rib_left_1", found.mask("bones"), Status.PRESENT)
     assert "rib_left_1" not in ribs.notes
     derived = api.derive(api.segment(ct, found), names=["rib_left_1", "bones"])
     assert derived.notes["rib_left_1"] == "it never can"
     assert derived.confidence == {"bones": 0.25}
-    breast = found.with_mask("breast_left", np.zeros(ct.shape, bool), Status.UNKNOWN)
+    breast = with_mask(found, "breast_left", np.zeros(ct.shape, bool), Status.UNKNOWN)
     breast = replace(breast, notes=breast.notes | {"breast_left": "too thin"})
     both = api.derive(breast, names=["breast_left"])  # its recipe has nothing to start from either
     assert both.status["breast_left"] is Status.UNKNOWN
