@@ -152,9 +152,15 @@ def _card(sample: Sample) -> dict[str, Any]:
 def _gallery(summary: Summary, shown: list[Sample]) -> dict[str, Any]:
     """What the page's script draws from: classes, presets, and each sample's masks as COCO run lengths.
 
-    Classes are numbered as in the list ``classes``, which holds those with pixels in a sample shown.
+    Classes are numbered as in the list ``classes``, which holds those with pixels in a sample shown, disputed ones too.
     """
-    seen = {label["category_id"] for sample in shown for label in sample.labels if label["mask"] is not None}
+    drawn = ("mask", "disputed")
+    seen = {
+        label["category_id"]
+        for sample in shown
+        for label in sample.labels
+        if any(label[kind] is not None for kind in drawn)
+    }
     rows = [row for row in summary.classes if row.category["id"] in seen]
     index = {row.category["name"]: n for n, row in enumerate(rows)}
     leaves = [row for row in rows if not any(part in index for part in row.category["parts"])]
@@ -174,7 +180,10 @@ def _gallery(summary: Summary, shown: list[Sample]) -> dict[str, Any]:
         "samples": [
             {
                 "size": list(sample.size),
-                "masks": {str(index[r["class"]]): r["mask"] for r in sample.labels if r["mask"] is not None},
+                **{
+                    key: {str(index[r["class"]]): r[kind] for r in sample.labels if r[kind] is not None}
+                    for key, kind in zip(("masks", "disputed"), drawn, strict=True)
+                },
                 "incomplete": sample.incomplete_rle,
                 "landmarks": _dots(sample),
             }

@@ -118,6 +118,11 @@ def test_masks_are_the_stored_ones(dataset: Dataset) -> None:
         np.testing.assert_array_equal(
             decode_mask(shown["incomplete"], tuple(shown["size"])), sample.incomplete
         )
+        disputed = {data["classes"][int(n)]["name"]: counts for n, counts in shown["disputed"].items()}
+        assert disputed.keys() == {label for label, mask in sample.disputed.items() if mask.any()}
+        for label, counts in disputed.items():
+            np.testing.assert_array_equal(decode_mask(counts, tuple(shown["size"])), sample.disputed[label])
+    assert any(shown["disputed"] for shown in data["samples"])
 
 
 def test_presets_name_known_classes(dataset: Dataset) -> None:
@@ -285,7 +290,9 @@ def test_what_is_known_of_masks_is_on_the_page(dataset: Dataset, tmp_path: Path)
     manifest = json.loads((dataset.root / "dataset.json").read_text())
     thorax = {"segmenter": "thorax", "device": "cpu", "classes": "ab", "identity.version": 7}
     (dataset.root / "dataset.json").write_text(json.dumps(manifest | {"segmenters": [thorax]}))
-    text = Page(write_report(Dataset(dataset.root))).text
+    page = Page(write_report(Dataset(dataset.root)))
+    text = page.text
+    assert "disputed" in [a.get("id") for a in page.of("input")]
     [heart] = [row for row in summarise(dataset).classes if row.category["name"] == RATED]
     assert heart.confidence is not None
     for words in (
@@ -297,9 +304,10 @@ def test_what_is_known_of_masks_is_on_the_page(dataset: Dataset, tmp_path: Path)
     ):
         assert words in text, words
     plain = make_dataset(tmp_path / "plain", classes=[c for c in CLASSES if c[0] != RATED])
-    text = Page(write_report(Dataset(plain))).text
+    page = Page(write_report(Dataset(plain)))
+    assert "disputed" not in [a.get("id") for a in page.of("input")]
     for words in ("Confidence", "Disputed", "did not come with a CT"):
-        assert words not in text, words
+        assert words not in page.text, words
 
 
 @st.composite
