@@ -127,7 +127,8 @@ def read_case_table(path: Path) -> list[Case]:
 def write_case_table(path: Path, rows: Iterable[Case]) -> None:
     """Write a case table that `read_case_table` reads back; complete under its name, or not there at all.
 
-    Paths are written relative to the table, each with its vocabulary where a case has several masks.
+    Paths are written relative to the table, also a vocabulary's that is absolute; each mask's with its vocabulary where
+    a case has several.
 
     Raises
     ------
@@ -338,17 +339,22 @@ def _instances_cell(instances: Sequence[MaskSource], folder: Path, where: str) -
 
 
 def _masks_cells(masks: Sequence[MaskSource], folder: Path, where: str) -> tuple[str, str]:
-    for mask in masks:
-        if not mask.vocabulary or re.search(r"[;=\s]", mask.vocabulary):
-            raise ConfigError(
-                "the vocabulary's name cannot stand in a case table",
-                where=where,
-                found=f"'{mask.vocabulary}'",
-            )
+    vocabularies = [_vocabulary(mask.vocabulary, folder, where) for mask in masks]
     paths = [_relative(mask.path, folder, where) for mask in masks]
     if len(masks) == 1 and "=" not in paths[0]:
-        return paths[0], masks[0].vocabulary
-    return ";".join(f"{path}={mask.vocabulary}" for path, mask in zip(paths, masks, strict=True)), ""
+        return paths[0], vocabularies[0]
+    return ";".join(f"{path}={own}" for path, own in zip(paths, vocabularies, strict=True)), ""
+
+
+def _vocabulary(spec: str, folder: Path, where: str) -> str:
+    """A vocabulary's name as it is; the path of a file relative to the table, as `read_case_table` takes it."""
+    is_file = Path(spec).is_absolute()
+    text = _relative(Path(spec), folder, where) if is_file else spec
+    if not text or re.search("[;=]" if is_file else r"[;=\s]", text):
+        raise ConfigError(
+            "the vocabulary's name cannot stand in a case table", where=where, found=f"'{text}'"
+        )
+    return text
 
 
 def _relative(path: Path, folder: Path, where: str) -> str:

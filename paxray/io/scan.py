@@ -18,7 +18,7 @@ from paxray.io.pairing import FoundCT, FoundMask, MaskKind, Note, pair
 from paxray.io.probe import probe_image
 from paxray.io.seg_nrrd import SlicerSegments
 from paxray.io.segments import SEG_NRRD, Segment, open_segments
-from paxray.io.stored import image_stem, image_suffix
+from paxray.io.stored import image_stem, image_suffix, sidecar_of
 from paxray.io.walk import Folder, walk
 
 #: Codes of notes on masks that reach no row.
@@ -69,7 +69,7 @@ def scan(
     known_segment
         Whether a file's name or a named segment means a class; by ``known_classes`` unless given.
     default_vocabulary
-        Vocabulary of multilabel files, which do not say it themselves.
+        Vocabulary of multilabel files beside which there is none (``a.yaml`` for ``a.nii.gz``).
 
     Returns
     -------
@@ -270,9 +270,19 @@ def _sources(
         text = f"left out: {reason}; add it to the row as PATH=VOCABULARY to use it"
         notes.append(Note(mask.where, "vocabulary_unknown", text))
     return tuple(
-        MaskSource(mask.path, default_vocabulary if mask.kind == "multilabel" else BY_NAME, mask.where)
+        MaskSource(
+            mask.path,
+            _own_vocabulary(mask.path) or default_vocabulary if mask.kind == "multilabel" else BY_NAME,
+            mask.where,
+        )
         for mask in named
     )
+
+
+def _own_vocabulary(label_map: Path) -> str:
+    """The vocabulary beside a label map, as `paxray segment` writes it; nothing where there is none."""
+    beside = sidecar_of(label_map, ".yaml")
+    return str(beside.absolute()) if beside.is_file() else ""
 
 
 def _crowded(cts: list[FoundCT]) -> list[Note]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
 from io_files import ct_array, write_itk, write_nifti, write_series
@@ -11,8 +12,10 @@ from io_files import ct_array, write_itk, write_nifti, write_series
 from paxray.anatomy.catalog import load_catalog
 from paxray.errors import ConfigError
 from paxray.io.cases import read_case_table, write_case_table
+from paxray.io.ct import read_ct
 from paxray.io.naming import is_general, own_words, patient_name, slug
 from paxray.io.scan import scan
+from paxray.segmentation.files import read_masks
 from paxray.segmentation.named import recogniser
 
 SHAPE = (6, 16, 16)
@@ -160,6 +163,21 @@ def test_a_vocabulary_is_not_assumed_for_two_files(tmp_path):
     assert set(codes(result).values()) == {"vocabulary_unknown"}
     mask(tmp_path / "p" / "heart.nii.gz", value=1)
     assert summary(run(tmp_path))["p/ct.nii.gz"][1] == [("p/heart.nii.gz", "by_name")]
+
+
+def test_a_label_map_is_read_by_the_vocabulary_beside_it(tmp_path):
+    """As `paxray segment` writes it: by TotalSegmentator's its values would mean other classes."""
+    ct(tmp_path / "my cts" / "p" / "ct.nii.gz")
+    found = mask(tmp_path / "my cts" / "p" / "found.nii.gz", value=1)
+    (tmp_path / "my cts" / "p" / "found.yaml").write_text("labels: {1: aorta}")
+    result = run(tmp_path / "my cts")
+    table = tmp_path / "tables" / "cases.csv"
+    write_case_table(table, result.cases)
+    assert "../my cts/p/found.nii.gz,../my cts/p/found.yaml," in table.read_text()
+    [case] = read_case_table(table)
+    grid = read_ct(case.ct).grid
+    labels = read_masks(case.masks, grid, load_catalog(), base=table.parent)
+    assert labels.voxel_counts() == {"aorta": int(nibabel.load(found).get_fdata().sum())}
 
 
 def test_two_cts_that_a_mask_fits_are_not_tossed_for(tmp_path):
