@@ -538,12 +538,13 @@ def test_below_the_lungs(kind):
 
 
 def test_below_does_not_depend_on_how_the_array_is_stored():
-    """All 48 memory layouts of one uneven lattice, a ragged floor and gaps in it."""
+    """All 48 memory layouts of one uneven lattice, a ragged floor, gaps in it, and a heart."""
     rng = np.random.default_rng(4)
     shape, spacing = (17, 22, 26), np.diag([3.0, 2.5, 4.0])
-    masks = [rng.random(shape) < 0.02, np.ones(shape, bool), np.zeros(shape, bool)]
+    masks = [rng.random(shape) < 0.02, *(np.full(shape, full) for full in (True, False, False))]
     masks[0][:, 5:14, 11:19] = False
     masks[2][4:7, 7:11, 12:16] = True
+    masks[3][10:14, 2:6, 3:9] = True
     expected = None
     for order in itertools.permutations(range(3)):
         for ways in itertools.product((1, -1), repeat=3):
@@ -554,8 +555,8 @@ def test_below_does_not_depend_on_how_the_array_is_stored():
                 affine[:3, 2 - axis] = spacing[:, 2 - old] * way
                 affine[:3, 3] += spacing[:, 2 - old] * (shape[old] - 1) * (way < 0)
             scene = Scene(Grid(stored[0].shape, affine))
-            lung, body, roof = map(region, stored)
-            made = full(scene, spaces.below(scene, lung, body, roof))
+            lung, body, roof, heart = map(region, stored)
+            made = full(scene, spaces.below(scene, lung, body, roof, heart))
             made = made[tuple(slice(None, None, way) for way in ways)].transpose(np.argsort(order))
             expected = made if expected is None else expected
             assert_array_equal(made, expected)
