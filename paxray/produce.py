@@ -23,7 +23,7 @@ from paxray.dataset.invariants import require_consistent
 from paxray.errors import CaseError, ConfigError, suggest
 from paxray.io.cases import Case
 from paxray.io.volume import Volume
-from paxray.parallel import at_most, beside
+from paxray.parallel import at_most, beside, together
 from paxray.physics.attenuation import attenuate
 from paxray.plausibility.rules import Action, Finding
 from paxray.projection.pose import place
@@ -198,9 +198,11 @@ def _prepare(
     with clock.stage("measure"):
         if full:
             measured = measure(ct, labels, lesions, boxes, cut_by_ct, catalog)
+    physics = pipeline.physics
     with clock.stage("attenuate"):
-        mu = attenuate(
-            ct, body, energy_kev=pipeline.physics.energy_kev, ct_energy_kev=pipeline.physics.ct_energy_kev
+        mu, (extent, faces) = together(
+            lambda: attenuate(ct, body, energy_kev=physics.energy_kev, ct_energy_kev=physics.ct_energy_kev),
+            lambda: (body_extent(body, ct.grid), body_faces(body, ct.grid)),
         )
     return Subject(
         mu=mu,
@@ -208,8 +210,8 @@ def _prepare(
         classes=classes,
         cut_by_ct=cut_by_ct,
         measured=measured,
-        extent_mm=body_extent(body, ct.grid),
-        faces_mm=body_faces(body, ct.grid),
+        extent_mm=extent,
+        faces_mm=faces,
         atom_boxes_ijk=boxes,
         films=films,
         findings=findings,

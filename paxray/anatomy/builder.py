@@ -15,7 +15,6 @@ from paxray.anatomy.voxels import (
     BoolArray,
     Int64,
     count_inside,
-    count_pairs,
     count_values,
     flat,
     look_up,
@@ -387,10 +386,12 @@ class LabelBuilder:
         return all(part.indices(n) == (0, n, 1) for part, n in zip(extent, self._shape, strict=True))
 
 
-def with_flags(labels: LabelVolume, flags: NDArray[np.uint8], names: Sequence[str]) -> LabelVolume:
+def with_flags(
+    labels: LabelVolume, flags: NDArray[np.uint8], names: Sequence[str], pairs: NDArray[np.int64]
+) -> LabelVolume:
     """Return labels in which some classes are exactly what flags say, replacing what they were before.
 
-    As `LabelBuilder.resume` with a mask of each, in two passes over the voxels in all.
+    As `LabelBuilder.resume` with a mask of each, in one pass over the voxels.
 
     Parameters
     ----------
@@ -398,6 +399,8 @@ def with_flags(labels: LabelVolume, flags: NDArray[np.uint8], names: Sequence[st
         ``(nk, nj, ni)``: bit n of a voxel says whether ``names[n]`` holds it; no other bit is set.
     names
         Class names, present; new ones become the last columns.
+    pairs
+        ``(n_atoms, 2 ** len(names))``: how many voxels have each pair of an atom and a flag.
     """
     drawn = [
         frozenset(name for n, name in enumerate(names) if flag >> n & 1) for flag in range(1 << len(names))
@@ -406,7 +409,6 @@ def with_flags(labels: LabelVolume, flags: NDArray[np.uint8], names: Sequence[st
         frozenset(name for name, inside in zip(labels.names, row, strict=True) if inside) - drawn[-1]
         for row in labels.membership.tolist()
     ]
-    pairs = count_pairs(labels.atoms, flags, len(before), len(drawn))
     columns = list(dict.fromkeys((*labels.names, *names)))
     ordered, membership = _atoms((before[atom] | drawn[flag] for atom, flag in np.argwhere(pairs)), columns)
     atom_of = {classes: atom for atom, classes in enumerate(ordered)}

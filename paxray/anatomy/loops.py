@@ -34,20 +34,6 @@ def look_up(table, values, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def count_pairs(values, flags, counts):  # type: ignore[no-untyped-def]
-    """Add to ``counts[value, flag]`` how often a pair stands in two rows."""
-    begin = 0
-    for n in range(1, values.size + 1):
-        if n < values.size and values[n] == values[begin] and flags[n] == flags[begin]:
-            continue
-        if begin < values.size:
-            if values[begin] >= counts.shape[0] or flags[begin] >= counts.shape[1]:
-                raise IndexError("a value outside the table")
-            counts[values[begin], flags[begin]] += n - begin
-        begin = n
-
-
-@njit(cache=True, nogil=True)
 def look_up_pairs(table, values, flags, out):  # type: ignore[no-untyped-def]
     """``out = table[values, flags]``."""
     for n in range(values.size):

@@ -66,20 +66,6 @@ def look_up(table: NDArray[Any], array: NDArray[Any], *, in_place: bool = False)
     return result.reshape(array.shape)
 
 
-def count_pairs(array: NDArray[Any], flags: NDArray[np.uint8], n_values: int, n_flags: int) -> Int64:
-    """Count the voxels of each pair of a value and a flag, ``(n_values, n_flags)``."""
-    from paxray.anatomy import loops
-
-    values, beside = flat(array), flat(flags)
-
-    def part(start: int, stop: int) -> Int64:
-        counts = np.zeros((n_values, n_flags), np.int64)
-        loops.count_pairs(values[start:stop], beside[start:stop], counts)
-        return counts
-
-    return np.sum(share(values.size, part), axis=0, dtype=np.int64)
-
-
 def look_up_pairs(table: NDArray[Any], array: NDArray[Any], flags: NDArray[np.uint8]) -> NDArray[Any]:
     """Return ``table[array, flags]``: C order, the table's type. Pairs must lie in the table."""
     from paxray.anatomy import loops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,16 +70,27 @@ def _long_axis(ct: Volume) -> int:
 
 def _reaching_border(blocks: NDArray[np.bool_], ct: Volume) -> NDArray[np.bool_]:
     """The coarse blocks that hang together with a side face of the array."""
-    from scipy import ndimage
+    return _reaching(blocks, (0, 1, 2), [axis for axis in range(3) if axis != _long_axis(ct)])
 
-    pieces, count = ndimage.label(blocks)
-    on_side = np.zeros(count + 1, bool)
-    for axis in range(3):
-        if axis != _long_axis(ct):
-            for index in (0, -1):
-                on_side[np.unique(np.take(pieces, index, axis=axis))] = True
-    on_side[0] = False
-    return on_side[pieces]
+
+def _reaching(mask: NDArray[np.bool_], along: Sequence[int], sides: Sequence[int]) -> NDArray[np.bool_]:
+    """The pieces of a mask, neighbours along some axes, that reach a face of the array across one of the `sides`."""
+    pieces, count = _pieces(mask, along)
+    reaching = np.zeros(count + 1, bool)
+    for axis in sides:
+        for index in (0, -1):
+            reaching[np.take(pieces, index, axis=axis)] = True
+    reaching[0] = False  # not of the mask
+    return reaching[pieces]
+
+
+def _pieces(mask: NDArray[np.bool_], along: Sequence[int] = (0, 1, 2)) -> tuple[NDArray[np.int32], int]:
+    """Number what hangs together by neighbours along some axes, as `scipy.ndimage.label` does, and count it."""
+    from paxray.segmentation import body_loops
+
+    out = np.empty(mask.shape, np.int32)
+    joins = (0 in along, 1 in along, 2 in along)
+    return out, body_loops.number_pieces(np.ascontiguousarray(mask), joins, out)
 
 
 def _grown(mask: NDArray[np.bool_], voxels: int) -> NDArray[np.bool_]:
@@ -147,15 +159,13 @@ def _body(
     ct: Volume, mean: NDArray[np.float32], include: NDArray[np.bool_ | np.unsignedinteger]
 ) -> NDArray[np.bool_]:
     """As `body_mask`, given the mean of coarse blocks; included is what is not 0."""
-    from scipy import ndimage
-
     from paxray.segmentation import body_loops
 
     factor = _coarse_factor(ct)
     spacing = np.array([s * f for s, f in zip(reversed(ct.spacing_mm), factor, strict=True)])
     solid = mean > SKIN_HU
     core = _ball_opening(solid, spacing, OPENING_MM)
-    pieces, count = ndimage.label(core)
+    pieces, count = _pieces(core)
     if count == 0:
         raise CaseError(
             "no body found in the CT",
@@ -182,13 +192,11 @@ def _body(
     near |= known
     filled = _fill(near)
     inner = ~_grown(~filled, 2)
-    near = _grown(near, 1)
+    blocks = np.where(inner, np.uint8(2), _grown(near, 1))
     hu, body = np.ascontiguousarray(ct.array), np.empty(ct.shape, bool)
     share(
         len(body),
-        lambda start, stop: body_loops.solid_within(
-            hu, SKIN_HU, near, inner, factor, included, start, stop, body
-        ),
+        lambda start, stop: body_loops.solid_within(hu, SKIN_HU, blocks, factor, included, start, stop, body),
     )
     return body
 
@@ -213,10 +221,17 @@ def with_body(ct: Volume, labels: LabelVolume) -> tuple[LabelVolume, NDArray[np.
     flags = np.empty(ct.shape, np.uint8)
     atoms = np.ascontiguousarray(labels.atoms)
     share(len(flags), lambda start, stop: body_loops.settle(atoms, body, unscanned, start, stop, flags))
-    names = [BODY, UNSCANNED] if unscanned.any() else [BODY]
+    # All that is labelled is body, so what remains to be counted is what no label holds.
+    pairs = np.zeros((len(labels.membership), 3), np.int64)
+    pairs[:, 1] = labels.atom_counts()
+    labelled, within, outside = int(pairs[1:, 1].sum()), np.count_nonzero(body), np.count_nonzero(unscanned)
+    pairs[0] = body.size - within - outside, within - labelled, outside
+    names = [BODY, UNSCANNED] if outside else [BODY]
+    pairs = np.pad(pairs, [(0, 0), (0, 1)]) if outside else pairs[:, :2]
     if drawn and (body == labels.mask(BODY)).all():
         names, flags = names[1:], np.right_shift(flags, 1, out=flags)
-    return (with_flags(labels, flags, names) if names else labels), body
+        pairs = pairs[:, 0::2] + pairs[:, 1::2]
+    return (with_flags(labels, flags, names, pairs) if names else labels), body
 
 
 def body_extent(body: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
@@ -343,18 +358,9 @@ def _shift(by: int) -> tuple[slice, slice]:
 
 def _fill(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill what is enclosed in any plane across one of the three axes: lungs are open only along the body."""
-    from scipy import ndimage
-
-    filled = solid.copy()
+    gaps = ~solid
+    open_in_all = gaps
     for axis in range(3):
-        # One labelling of all planes: neighbours along the two other axes only.
-        touching = ndimage.generate_binary_structure(3, 1)
-        touching[tuple([0, 2] if other == axis else 1 for other in range(3))] = False
-        gaps, count = ndimage.label(~solid, structure=touching)
-        open_to_side = np.zeros(count + 1, bool)
-        for other in {0, 1, 2} - {axis}:
-            for end in (0, -1):
-                open_to_side[np.take(gaps, end, axis=other)] = True
-        open_to_side[0] = True  # not a gap
-        filled |= ~open_to_side[gaps]
-    return filled
+        in_plane = [other for other in range(3) if other != axis]
+        open_in_all = open_in_all & _reaching(gaps, in_plane, in_plane)
+    return ~open_in_all

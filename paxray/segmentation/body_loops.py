@@ -67,38 +67,52 @@ def coarsen_set(voxels, factor, start, stop, out):  # type: ignore[no-untyped-de
 @njit(cache=True, nogil=True)
 def below_within(hu, limit, wanted, factor, start, stop, out):  # type: ignore[no-untyped-def]
     """``out`` = below a limit and in a wanted block, in some planes."""
-    nj, ni = hu.shape[1:]
     fk, fj, fi = factor
-    inside = np.empty(ni, np.bool_)
     for k in range(start, stop):
-        for j in range(nj):
-            if j % fj == 0:
-                _spread(wanted[k // fk, j // fj], fi, inside)
-            for i in range(ni):
-                out[k, j, i] = (hu[k, j, i] < limit) & inside[i]
+        for j in range(hu.shape[1]):
+            blocks = wanted[k // fk, j // fj]
+            first = 0
+            while first < blocks.size:
+                end = _run_end(blocks, first)
+                voxels, result = hu[k, j, first * fi : end * fi], out[k, j, first * fi : end * fi]
+                if blocks[first]:
+                    for i in range(voxels.size):
+                        result[i] = voxels[i] < limit
+                else:
+                    result[:] = False
+                first = end
 
 
 @njit(cache=True, nogil=True)
-def solid_within(hu, limit, outer, inner, factor, include, start, stop, out):  # type: ignore[no-untyped-def]
-    """``out`` = above a limit and in an outer block, or in an inner block, or not 0 in ``include``, in some planes."""
-    nj, ni = hu.shape[1:]
+def solid_within(hu, limit, near, factor, include, start, stop, out):  # type: ignore[no-untyped-def]
+    """``out`` = in a block that is 2, or above a limit in one that is 1, or not 0 in ``include``, in some planes."""
     fk, fj, fi = factor
-    near, within = np.empty(ni, np.bool_), np.empty(ni, np.bool_)
     for k in range(start, stop):
-        for j in range(nj):
-            if j % fj == 0:
-                _spread(outer[k // fk, j // fj], fi, near)
-                _spread(inner[k // fk, j // fj], fi, within)
-            for i in range(ni):
-                out[k, j, i] = within[i] | (near[i] & (hu[k, j, i] > limit)) | (include[k, j, i] != 0)
+        for j in range(hu.shape[1]):
+            blocks = near[k // fk, j // fj]
+            first = 0
+            while first < blocks.size:
+                end = _run_end(blocks, first)
+                voxels, result = hu[k, j, first * fi : end * fi], out[k, j, first * fi : end * fi]
+                drawn = include[k, j, first * fi : end * fi]
+                if blocks[first] == 2:
+                    result[:] = True
+                elif blocks[first] == 1:
+                    for i in range(voxels.size):
+                        result[i] = (voxels[i] > limit) | (drawn[i] != 0)
+                else:
+                    for i in range(voxels.size):
+                        result[i] = drawn[i] != 0
+                first = end
 
 
-@njit(inline="always")
-def _spread(blocks, fi, row):  # type: ignore[no-untyped-def]
-    """Give each voxel of a row its block's value."""
-    for bi in range(blocks.size):
-        for i in range(bi * fi, min(bi * fi + fi, row.size)):
-            row[i] = blocks[bi]
+@njit
+def _run_end(row, first):  # type: ignore[no-untyped-def]
+    """Where the run of equal values that begins at ``first`` ends: rows of many blocks are quicker than single ones."""
+    end = first + 1
+    while end < row.size and row[end] == row[first]:
+        end += 1
+    return end
 
 
 @njit(cache=True, nogil=True)
@@ -151,3 +165,61 @@ def row_inset(values, wanted, start, stop, inset):  # type: ignore[no-untyped-de
                     last -= 1
                 inset[0, k, j] = first
                 inset[1, k, j] = ni - 1 - last
+
+
+@njit(cache=True, nogil=True)
+def number_pieces(mask, joins, out):  # type: ignore[no-untyped-def]
+    """Number pieces 1, 2, ... in the order of their first voxels, 0 elsewhere; `joins` says for k, j, i if neighbours
+    along that axis hang together. Returns how many there are.
+
+    Provisional numbers in a first pass, joined where they meet, settled in a second (union-find).
+    """
+    nk, nj, ni = mask.shape
+    parent = np.empty(mask.size + 1, np.int32)
+    parent[0] = 0
+    count = 0
+    for k in range(nk):
+        for j in range(nj):
+            for i in range(ni):
+                number = 0
+                if mask[k, j, i]:
+                    if joins[2] and i > 0:
+                        number = out[k, j, i - 1]
+                    if joins[1] and j > 0:
+                        number = _joined(parent, number, out[k, j - 1, i])
+                    if joins[0] and k > 0:
+                        number = _joined(parent, number, out[k - 1, j, i])
+                    if number == 0:
+                        count += 1
+                        parent[count] = number = count
+                out[k, j, i] = number
+    pieces = 0
+    for number in range(1, count + 1):
+        if parent[number] == number:
+            pieces += 1
+            parent[number] = pieces
+        else:  # a parent has the smaller number, so it is settled already
+            parent[number] = parent[parent[number]]
+    for k in range(nk):
+        for j in range(nj):
+            for i in range(ni):
+                out[k, j, i] = parent[out[k, j, i]]
+    return pieces
+
+
+@njit
+def _joined(parent, one, other):  # type: ignore[no-untyped-def]
+    """The number of two voxels that hang together, each of whose numbers may be 0."""
+    if one == 0 or other == 0 or one == other:
+        return max(one, other)
+    one, other = _root(parent, one), _root(parent, other)
+    parent[max(one, other)] = min(one, other)
+    return min(one, other)
+
+
+@njit
+def _root(parent, number):  # type: ignore[no-untyped-def]
+    while parent[number] != number:
+        parent[number] = parent[parent[number]]
+        number = parent[number]
+    return number

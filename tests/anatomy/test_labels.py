@@ -396,7 +396,9 @@ def test_flags_are_masks_added_one_by_one(seed):
     one_by_one = labels
     for name, mask in drawn.items():
         one_by_one = with_mask(one_by_one, name, mask, Status.PRESENT)
-    at_once = with_flags(labels, flags, tuple(drawn))
+    pairs = np.zeros((len(labels.membership), 1 << len(drawn)), np.int64)
+    np.add.at(pairs, (labels.atoms, flags), 1)
+    at_once = with_flags(labels, flags, tuple(drawn), pairs)
     assert_sound(at_once)
     assert_same(at_once, one_by_one)
     assert_array_equal(at_once.atom_counts(), one_by_one.atom_counts())

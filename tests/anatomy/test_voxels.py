@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from paxray.anatomy.voxels import (
     count_inside,
-    count_pairs,
     count_values,
     look_up,
     look_up_pairs,
@@ -43,9 +42,6 @@ def test_against_numpy(
         )
         np.testing.assert_array_equal(look_up(table, array), table[array])
         flags = rng.integers(0, 4, shape).astype(np.uint8)
-        pairs = np.zeros((n_values, 4), np.int64)
-        np.add.at(pairs, (array, flags), 1)
-        np.testing.assert_array_equal(count_pairs(array, flags, n_values, 4), pairs)
         of_pairs = rng.integers(0, 99, (n_values, 4)).astype(np.uint16)
         np.testing.assert_array_equal(look_up_pairs(of_pairs, array, flags), of_pairs[array, flags])
         boxes = value_boxes(array, n_values)
@@ -69,9 +65,6 @@ def test_in_place_where_types_agree() -> None:
 def test_a_value_beyond_the_table_is_an_error_and_no_stray_write() -> None:
     with pytest.raises(IndexError, match="outside the table"):
         count_values(np.array([0, 1, 7, 7], np.uint16), 3)
-    for value, flag in ((3, 0), (0, 2)):
-        with pytest.raises(IndexError, match="outside the table"):
-            count_pairs(np.array([0, value], np.uint16), np.array([0, flag], np.uint8), 3, 2)
 
 
 @settings(max_examples=60, deadline=None)

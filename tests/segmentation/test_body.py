@@ -15,6 +15,7 @@ from paxray.errors import CaseError
 from paxray.io.volume import Volume
 from paxray.parallel import at_most
 from paxray.phantom.thorax import make_phantom
+from paxray.segmentation import body_loops
 from paxray.segmentation.body import (
     BODY,
     UNSCANNED,
@@ -22,6 +23,7 @@ from paxray.segmentation.body import (
     _coarse,
     _coarse_set,
     _fill,
+    _pieces,
     body_extent,
     body_mask,
     row_ends,
@@ -195,6 +197,40 @@ def test_blocks_by_their_definition(seed: int, factor: tuple[int, int, int]) -> 
     for dtype in (np.uint8, np.uint16, np.uint32):
         known = np.where(hu > 2000, rng.integers(1, 256, shape), 0).astype(dtype)
         np.testing.assert_array_equal(_coarse_set(known, factor), (blocks > 2000).any(axis=(3, 4, 5)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), factor=st.tuples(*[st.integers(1, 4)] * 3))
+def test_voxels_within_blocks_by_their_definition(seed: int, factor: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 9, 3))
+    hu = rng.integers(-2000, 2000, shape).astype(np.int16)
+    include = rng.integers(0, 2, shape).astype(np.uint16) * np.uint16(300)
+    near = rng.integers(0, 3, [-(-n // f) for n, f in zip(shape, factor, strict=True)]).astype(np.uint8)
+    of_voxel = near[np.ix_(*(np.arange(n) // f for n, f in zip(shape, factor, strict=True)))]
+    out = np.empty(shape, bool)
+    body_loops.below_within(hu, -100, near == 1, factor, 0, shape[0], out)
+    np.testing.assert_array_equal(out, (hu < -100) & (of_voxel == 1))
+    body_loops.solid_within(hu, -100, near, factor, include, 0, shape[0], out)
+    np.testing.assert_array_equal(out, (of_voxel == 2) | ((of_voxel == 1) & (hu > -100)) | (include != 0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    share=st.sampled_from([0.0, 0.3, 0.6, 0.9, 1.0]),
+    along=st.sampled_from([(), (0,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]),
+)
+def test_pieces_are_scipys(seed: int, share: float, along: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(1, 9, 3)) < share
+    touching = np.zeros((3, 3, 3), bool)
+    for axis in (0, 1, 2):
+        touching[tuple(slice(None) if axis == other and axis in along else 1 for other in range(3))] = True
+    expected, count = ndimage.label(mask, structure=touching)
+    pieces, found = _pieces(mask, along)
+    assert found == count
+    np.testing.assert_array_equal(pieces, expected)
 
 
 @settings(max_examples=30, deadline=None)
