@@ -99,11 +99,11 @@ def render_display(
 
 def _smooth(value: NDArray[np.float64], inside: NDArray[np.bool_], radius: float) -> NDArray[np.float64]:
     """Gaussian mean over the patient only, or the skin line would ring; `value` itself outside."""
-    from scipy import ndimage
+    from paxray.radiography.gaussian import gaussian
 
     sigma = max(radius * value.shape[0], 0.5)
-    weight = ndimage.gaussian_filter(inside.astype(np.float64), sigma)
-    mean = ndimage.gaussian_filter(np.where(inside, value, 0.0), sigma) / np.maximum(weight, 1e-9)
+    weight = gaussian(inside.astype(np.float64), sigma)
+    mean = gaussian(np.where(inside, value, 0.0), sigma) / np.maximum(weight, 1e-9)
     return np.where(inside, np.maximum(mean, 0.0), value)
 
 

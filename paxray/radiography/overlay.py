@@ -43,8 +43,9 @@ def draw_overlay(
 
         size = (image.shape[1] * scale, image.shape[0] * scale)
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-    out = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
+    out = np.empty((*image.shape, 3), np.float32)
+    out[:] = image[..., None]
     for drawn, inside, border in ((masks, fill, outline), (lines, 0.0, outline / 2)):
         for mask, colour in drawn:
             paint(out, mask, scale, np.asarray(colour, np.float32), np.float32(inside), np.float32(border))
-    return np.rint(out).clip(0, 255).astype(np.uint8)
+    return np.rint(out, out=out).astype(np.uint8)  # mixtures of levels are levels

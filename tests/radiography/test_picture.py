@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from paxray.radiography.display import Display, render_display
+from paxray.radiography.gaussian import gaussian
 from paxray.radiography.overlay import draw_overlay
 from paxray.radiography.signal import SIGNAL_SCALE, decode_signal, encode_signal
 
@@ -20,6 +22,16 @@ def test_signal_round_trip(largest: float, seed: int) -> None:
     back = decode_signal(signal.values, signal.scale, signal.offset)
     assert np.abs(back - line).max() <= signal.scale / 2 + 1e-5 * largest
     assert signal.scale == SIGNAL_SCALE or largest > 16
+
+
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    sigma=st.floats(0.5, 9),
+    seed=st.integers(0, 100),
+)
+def test_the_gaussian_is_scipys(shape: tuple[int, int], sigma: float, seed: int) -> None:
+    image = np.random.default_rng(seed).random(shape)
+    np.testing.assert_allclose(gaussian(image, sigma), ndimage.gaussian_filter(image, sigma), rtol=1e-12)
 
 
 def chest_like() -> np.ndarray:
