@@ -12,18 +12,23 @@ from typing import Any
 from paxray.errors import DamageError
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, sync it to disk, and rename it to `path`."""
+def write_atomic(path: Path, write: Callable[[Path], None], *, lasting: bool = True) -> None:
+    """Let `write` fill a temporary file beside `path`, sync it to disk, and rename it to `path`.
+
+    What need not outlast a power cut is not synced if `lasting` is False, which saves waiting for the disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
+        if lasting:
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if lasting:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -40,18 +45,19 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes atomically."""
+def write_bytes(path: Path, content: bytes, *, lasting: bool = True) -> None:
+    """Write bytes atomically; `lasting` as in `write_atomic`."""
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(content)
 
-    write_atomic(path, write)
+    write_atomic(path, write, lasting=lasting)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, keys in the order given, one trailing newline."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, content: Any, *, lasting: bool = True) -> None:
+    """Write JSON atomically, keys in the order given, one trailing newline; `lasting` as in `write_atomic`."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode(), lasting=lasting)
 
 
 def read_json(path: Path) -> Any:

@@ -145,8 +145,6 @@ def _write(
     *,
     all_drawn: bool,
 ) -> dict[str, Any]:
-    from PIL import Image
-
     projection, name = shot.projection, shot.projection.view.name
     assert projection.image is not None
     assert projection.incomplete is not None
@@ -170,7 +168,7 @@ def _write(
         return decode_mask(films[of], shot.image.shape) if of in films else projection.mask(of)
 
     def save_mask(of: str) -> None:
-        Image.fromarray(mask_of(of)).save(masks / f"{of}.png")
+        (masks / f"{of}.png").write_bytes(png_bytes(mask_of(of)))
 
     def save_overlay() -> None:
         filled, outlined = (
@@ -183,13 +181,13 @@ def _write(
             fill=0.16,
             scale=2 if max(shot.image.shape) <= 1024 else 1,
         )
-        write_bytes(folder / f"{name}_overlay.png", png_bytes(overlay))
+        write_bytes(folder / f"{name}_overlay.png", png_bytes(overlay), lasting=False)
 
     with ThreadPoolExecutor(2) as pool:
         drawing = pool.submit(save_overlay)
         saving = pool.map(save_mask, seen)
-        write_bytes(folder / f"{name}.png", png_bytes(shot.image))
-        write_bytes(folder / f"{name}_signal.png", png_bytes(signal.values))
+        write_bytes(folder / f"{name}.png", png_bytes(shot.image), lasting=False)
+        write_bytes(folder / f"{name}_signal.png", png_bytes(signal.values), lasting=False)
         write_json(
             folder / f"{name}.json",
             {
@@ -203,6 +201,7 @@ def _write(
                     if kind in tables
                 },
             },
+            lasting=False,
         )
         drawing.result()
         list(saving)

@@ -46,14 +46,19 @@ class _Field:
     def holds(self, name: str) -> bool:
         """Whether no voxel centre of a class lies beyond the field.
 
-        Atoms' bounding boxes tell where they fit, else a hull of the class itself: both a picture and a hull are
-        convex, so that points suffice.
+        The body's hull tells where it fits, for all that is labelled is body; so do atoms' bounding boxes, else a hull
+        of the class itself. Both a picture and a hull are convex, so that points suffice.
         """
         labels = self.subject.labels
         column = labels.membership[:, labels.index(name)]
-        if self._boxes_fit[column].all():
+        if self._body_fits or self._boxes_fit[column].all():
             return True
         return bool(self.lands(np.concatenate(row_ends(labels.atoms, column))).all())
+
+    @cached_property
+    def _body_fits(self) -> bool:
+        """Whether the whole body lands in the field."""
+        return bool(self._in_field(self.subject.extent_mm).all())
 
     @cached_property
     def _boxes_fit(self) -> NDArray[np.bool_]:
@@ -65,8 +70,12 @@ class _Field:
 
     def lands(self, index_ijk: NDArray[Any]) -> NDArray[np.bool_]:
         """Which voxel centres project onto the detector."""
+        return self._in_field(self.subject.mu.grid.to_world(index_ijk))
+
+    def _in_field(self, points_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which world points project onto the detector."""
         view = self.view
-        pixel = view.project_points(self.subject.mu.grid.to_world(index_ijk))
+        pixel = view.project_points(points_mm)
         middle, half = (
             np.array([view.columns - 1, view.rows - 1]) / 2,
             np.array([view.columns, view.rows]) / 2,
@@ -74,8 +83,8 @@ class _Field:
         return np.asarray((np.abs(pixel - middle) <= half).all(axis=1))
 
 
-def png_bytes(image: NDArray[np.integer]) -> bytes:
-    """A PNG of ``(rows, columns)``, 8 or 16 bits as the array, or of ``(rows, columns, 3)``."""
+def png_bytes(image: NDArray[np.integer | np.bool_]) -> bytes:
+    """A PNG of ``(rows, columns)``, 1, 8 or 16 bits as the array, or of ``(rows, columns, 3)``."""
     import zlib
 
     from PIL import Image
