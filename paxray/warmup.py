@@ -45,3 +45,21 @@ def warm_up(device: Device = "auto") -> None:
     found = project(mu, labels, view, ("image", "presence", "facts", "incomplete"), device="cpu")
     assert found.image is not None  # asked for above
     render_display(found.image, None, found.incomplete)
+
+
+def forgo_blas() -> None:
+    """Keep numba from looking for a BLAS as it starts, for a process of our own that is to be quick.
+
+    To find one it imports scipy.linalg and with it most of numpy's rarer parts: a tenth of what a short command takes.
+    All that hangs on what it finds is how compiled `numpy.correlate` multiplies, which no loop here calls.
+    """
+    from numba.np import linalg
+
+    def absent() -> None:
+        raise ImportError("not looked for: see paxray.warmup.forgo_blas")
+
+    found, linalg.ensure_blas = linalg.ensure_blas, absent
+    try:
+        import numba.np.arraymath  # noqa: F401 - looks once, as it is imported
+    finally:
+        linalg.ensure_blas = found

@@ -57,6 +57,23 @@ def test_a_cpu_build_imports_no_torch(tmp_path: Path, phantom_table: Path, pipel
     assert done.stdout.strip() == "False"
 
 
+def test_one_projection_imports_no_scipy(tmp_path: Path, phantom_table: Path) -> None:
+    """To import it takes longer than to project, and numba would bring it in."""
+    case = phantom_table.parent / "phantom-0001"
+    arguments = [
+        "project", str(case / "ct.nii.gz"), "--labels", f"{case / 'labels.nii.gz'}=phantom",
+        "--device", "cpu", "--out", str(tmp_path),
+    ]  # fmt: skip
+    script = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom paxray.cli import app\n"
+        f"made = CliRunner().invoke(app, {arguments!r})\n"
+        "assert made.exit_code == 0, made.output\n"
+        "print(sorted({'scipy.linalg', 'scipy.ndimage', 'torch', 'dask', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_version_and_every_help_text() -> None:
     assert __version__ in call("--version")
     for command in (

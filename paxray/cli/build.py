@@ -365,7 +365,9 @@ def project(
     """Project one case: image, signal, a mask per class, and an overlay to look at."""
     with one_case():
         from paxray.look import look
+        from paxray.warmup import forgo_blas
 
+        forgo_blas()
         result = look(
             ct,
             labels or [],
