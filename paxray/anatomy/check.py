@@ -60,6 +60,8 @@ def _with_place(catalog: Catalog, problem: Problem) -> str:
 
 def notes_on_own(own: Catalog) -> list[str]:
     """Return what a user's files do to the built-in catalog, a sentence each: what is sound and may not be meant."""
+    from paxray.anatomy.recipes.sense import doubtful
+
     standard = load_catalog()
     groups = {item.group for item in standard.values()}
     notes = []
@@ -76,6 +78,9 @@ def notes_on_own(own: Catalog) -> list[str]:
     for name in added:
         if not own[name].parts and own[name].recipe is None and own[name].film is None:
             notes.append(f"{name}: {NOT_DERIVED}")
+    for name, item in own.items():
+        for path, what in doubtful(item):
+            notes.append(f"{own.place(name, '.'.join(map(str, path))) or name}: {what}")
     return notes
 
 
@@ -143,6 +148,18 @@ def _recipes_resolve(catalog: Catalog) -> Iterator[Problem]:
             yield Problem(name, key, error.what, error.do, error.expected, error.found)
     if sound and not any(_no_cycle(catalog)) and (circle := catalog.graph.circle()):
         yield Problem(circle[0], "recipe", f"needs itself: {' -> '.join(circle)}")
+
+
+def _recipes_make_sense(catalog: Catalog) -> Iterator[Problem]:
+    from paxray.anatomy.recipes.graph import recipe_problem
+    from paxray.anatomy.recipes.sense import senseless
+
+    for name, item in catalog.items():
+        if recipe_problem(catalog.graph, name) is None and (
+            error := senseless(item, catalog, load_catalog())
+        ):
+            key = ".".join(map(str, error.path))
+            yield Problem(name, key, error.what, error.do, error.expected, error.found)
 
 
 def _films_resolve(catalog: Catalog) -> Iterator[Problem]:
@@ -228,6 +245,7 @@ _STRUCTURE: tuple[Callable[[Catalog], Iterator[Problem]], ...] = (
     _parts_are_known,
     _no_cycle,
     _recipes_resolve,
+    _recipes_make_sense,
     _films_resolve,
     _twins_agree,
     _parts_lie_on_their_side,

@@ -86,7 +86,7 @@ def shell(
     scene: Scene, of: Region, thickness_mm: float, where: Literal["inside", "outside", "both"] = "inside"
 ) -> Region:
     """The rind of a region: voxels within ``thickness_mm`` of the other side of its surface, and in any case those
-    that touch it.
+    that touch it. One that is thinner than a voxel is as thick as voxels are, and says so in a note.
 
     ``inside`` is part of the region, ``outside`` is not, and ``both`` has ``thickness_mm`` on either side. Where the
     scan cuts the region it has no surface.
@@ -101,7 +101,9 @@ def shell(
         out |= mask & (_within(scene, outside, thickness_mm) | _touching(outside))
     if where in ("outside", "both"):
         out |= outside & (_within(scene, mask, thickness_mm) | _touching(mask))
-    return Region.of_mask(out, box)
+    voxel_mm = max(scene.grid.spacing_mm)
+    note = f"a shell of {thickness_mm:g} mm is thinner than a voxel of {voxel_mm:.3g} mm: its volume means little"
+    return Region.of_mask(out, box, [note] if thickness_mm < voxel_mm - 1e-6 else [])
 
 
 @operator(check=_one_of_the_seeds)

@@ -25,8 +25,8 @@ LEVEL_WORDS = (
 
 #: No length of a body is longer, no volume larger.
 MOST_MM, MOST_MM3 = 2000.0, 1e9
-#: What a CT can store: 16 bits, with or without a sign.
-HU_RANGE = (-32768.0, 65535.0)
+#: What a CT can hold: the extended scale, ten times that of 12 bits.
+HU_RANGE = (-10240.0, 30710.0)
 
 
 class RecipeError(Exception):
@@ -246,7 +246,7 @@ def _number(parameter: Parameter, value: Any, path: tuple[Any, ...]) -> float | 
         )
     if unit == "hu" and not HU_RANGE[0] <= value <= HU_RANGE[1]:
         low, high = HU_RANGE
-        raise RecipeError(path, "not attenuation in HU", expected=f"{low:g} to {high:g}", found=value)
+        raise RecipeError(path, "no CT holds such HU", expected=f"{low:g} to {high:g}", found=value)
     return int(value) if whole else float(value)
 
 

@@ -121,6 +121,16 @@ def test_distances_finer_than_a_voxel_say_so():
     assert not morphology.dilate(scene, region(ball(scene.grid, 5)), 1.0).notes
 
 
+@pytest.mark.parametrize("where", ["inside", "outside", "both"])
+def test_a_shell_thinner_than_a_voxel_says_so(where):
+    """Of a lattice of 0.9 x 1.1 x 1.7 mm, the longest edge counts."""
+    scene = Scene(lattice("uneven"))
+    of = region(ball(scene.grid, 5))
+    (note,) = morphology.shell(scene, of, 1.6, where).notes
+    assert note == "a shell of 1.6 mm is thinner than a voxel of 1.7 mm: its volume means little"
+    assert not morphology.shell(scene, of, 1.7, where).notes
+
+
 def test_a_dilated_ball_is_a_larger_ball(scene):
     """Closed form: within a voxel's reach of both radii."""
     grown = full(scene, morphology.dilate(scene, region(ball(scene.grid, 6)), 5))

@@ -3,7 +3,7 @@
 import pytest
 
 from paxray.anatomy.catalog import load_catalog
-from paxray.anatomy.check import check_catalog
+from paxray.anatomy.check import check_catalog, notes_on_own
 from paxray.anatomy.recipes import BadArgument, Scene, operator
 from paxray.anatomy.recipes.parse import RecipeError, parse
 from paxray.anatomy.recipes.region import Region
@@ -56,7 +56,7 @@ NEVER = {
     "choice": [None, "nowhere", 5, ["left"]],
 }
 LENGTHS = [0, -3, -0.5, 1e6]
-OUT_OF_RANGE = {"mm": LENGTHS, "mm3": [0, -3, 1e12], "hu": [1e6, -1e6]}
+OUT_OF_RANGE = {"mm": LENGTHS, "mm3": [0, -3, 1e12], "hu": [1e6, -1e6, 30711, -10241]}
 
 
 def read(recipe):
@@ -193,6 +193,23 @@ def test_an_operator_of_ones_own_can_refuse_too():
         ("  mine: {group: own, mirror: heart}\n", "2: classes.mine.mirror", "does not point back"),
         ("  windpipe: {group: own}\n", "2: classes.windpipe", "already means 'trachea', as its synonym"),
         ("  {}\n", "1: classes", "not a mapping of classes"),
+        (
+            "  mine:\n    group: own\n    recipe:\n      split:\n        of: body\n        keep: above\n"
+            "        at: {carina_of: {union: [heart, aorta]}}\n",
+            "8: classes.mine.recipe.split.at.carina_of",
+            "only an airway has a carina",
+        ),
+        (
+            "  mine:\n    group: own\n    recipe:\n      fill:\n        of: {trachea_part: {of: aorta, part: above}}\n"
+            "        per: volume\n",
+            "6: classes.mine.recipe.fill.of.trachea_part.of",
+            "only an airway has a carina",
+        ),
+        (
+            "  mine:\n    group: own\n    recipe:\n      hu_window: {of: aorta, from_hu: 40000}\n",
+            "5: classes.mine.recipe.hu_window.from_hu",
+            "no CT holds such HU",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_by_line_and_key(tmp_path, text, place, what):
@@ -224,6 +241,43 @@ def test_check_says_file_and_line(tmp_path):
     assert colour.startswith(f"{path}:9: classes.other.colour: (201, 200, 200) can hardly be told")
     assert catalog.place("aorta", "synonyms") == f"{path}:2: classes.aorta.synonyms"
     assert catalog.place("aorta", "colour").startswith("vessels.yaml:")
+
+
+def test_a_carina_of_airways_by_any_name(tmp_path):
+    """Of a union with the trachea, of what is made of airways, and of a class that only its author knows."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "classes:\n"
+        "  tubes: {group: own, recipe: {hu_window: {of: body, to_hu: -900}}}\n"
+        "  a: {group: own, recipe: {split: {of: body, keep: above, at: {carina_of: tubes}}}}\n"
+        "  b: {group: own, recipe: {split: {of: body, keep: above, at: {carina_of: bronchi_main}}}}\n"
+        "  c: {group: own, recipe: {trachea_part: {of: {union: [trachea, bronchi_main]}, part: above}}}\n"
+    )
+    assert {"a", "b", "c"} <= load_catalog(path).keys()
+
+
+def test_windows_that_usual_cts_leave_empty_are_noted(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "classes:\n"
+        "  steel:\n"
+        "    group: own\n"
+        "    recipe:\n"
+        "      union:\n"
+        "        - hip_implant\n"
+        "        - hu_window: {of: body, from_hu: 10000}\n"
+        "  gap: {group: own, recipe: {hu_window: {of: body, to_hu: -1025}}}\n"
+        "  open: {group: own, recipe: {hu_window: {of: body, from_hu: 3071, to_hu: 20000}}}\n"
+    )
+    catalog = load_catalog(path)
+    added, _group, *notes = notes_on_own(catalog)
+    assert added == "adds steel, gap, open"
+    assert len(notes) == 2
+    assert notes[0].startswith(
+        f"{path}:7: classes.steel.recipe.union.1.hu_window.from_hu: 10000 HU lies beyond"
+    )
+    assert notes[1].startswith(f"{path}:8: classes.gap.recipe.hu_window.to_hu: -1025 HU lies beyond")
+    assert check_catalog(catalog) == []
 
 
 def test_no_code_is_written_as_null(tmp_path):
