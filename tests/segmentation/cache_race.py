@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from paxray.anatomy.catalog import Catalog
+from paxray.anatomy.catalog import load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.segmentation.cache import SegmentationCache
 
@@ -27,17 +27,17 @@ def drawn_by(process: int, key: str) -> LabelVolume:
     return segmentation(process if KEYS.index(key) % 2 else 0)
 
 
-def keep_together(barrier: Any, told: Any, folder: Path, process: int, catalog: Catalog) -> None:
+def keep_together(barrier: Any, told: Any, folder: Path, process: int) -> None:
     """Keep every CT's masks in the same moment as others do, twice; the second time a damaged entry stands there."""
-    cache, wrong = SegmentationCache(folder), []
+    cache, catalog, wrong = SegmentationCache(folder), load_catalog(), []
     for key in KEYS:
         for stands in ("nothing", "a damaged entry"):
             if process == 0 and stands != "nothing":
                 (cache.path_of(key, MADE_BY) / "labels.nii.gz").write_bytes(b"damage")
-            barrier.wait(60)
+            barrier.wait(300)
             try:
                 cache.put(key, MADE_BY, drawn_by(process, key), catalog)
             except Exception as error:
                 wrong.append(f"{key}, where {stands} stood: {type(error).__name__}: {error}")
-            barrier.wait(60)
+            barrier.wait(300)
     told.put(wrong)

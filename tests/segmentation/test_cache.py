@@ -21,12 +21,12 @@ def test_processes_that_keep_one_entry_at_once_all_succeed(tmp_path: Path) -> No
     spawned, n_processes = multiprocessing.get_context("spawn"), 3
     barrier, told = spawned.Barrier(n_processes), spawned.Queue()
     workers = [
-        spawned.Process(target=cache_race.keep_together, args=(barrier, told, tmp_path, n, CATALOG))
+        spawned.Process(target=cache_race.keep_together, args=(barrier, told, tmp_path, n))
         for n in range(n_processes)
     ]
     for worker in workers:
         worker.start()
-    assert [told.get(timeout=120) for _ in workers] == [[]] * n_processes
+    assert [told.get(timeout=300) for _ in workers] == [[]] * n_processes
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
