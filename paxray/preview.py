@@ -25,6 +25,7 @@ from paxray.physics.attenuation import attenuate
 from paxray.projection.pose import Pose, Setup, place
 from paxray.projection.project import project
 from paxray.radiography.display import render_display
+from paxray.radiography.lettering import mark_sides, with_caption
 from paxray.radiography.overlay import draw_overlay
 from paxray.rows import png_bytes
 from paxray.segmentation.body import UNSCANNED, body_extent, body_faces, with_body
@@ -32,8 +33,12 @@ from paxray.segmentation.files import read_masks
 
 #: Height of each picture in the sheet, in pixels.
 TILE_PX = 512
-#: Soft-tissue window of the CT planes.
+#: The line between two pictures.
+LINE_PX, LINE_GREY = 2, 90
+#: Soft-tissue window of the CT planes; wider where a class that is shown alone needs it.
 WINDOW_HU = (-200.0, 300.0)
+#: Share of a class's voxels, at either end of its HU, that may be black or white, and what its window has to spare.
+CLIPPED_SHARE, SPARE_SHARE = 0.02, 0.2
 #: A piece beside the largest one that is worth a warning.
 LOOSE_PIECE_SHARE = 0.05
 
@@ -64,7 +69,8 @@ def preview(
     ct_file, labels
         The CT; masks as ``PATH`` or ``PATH=VOCABULARY``, in order of precedence.
     out
-        The PNG to write: three CT planes through the middle of the class above, PA and left lateral below.
+        The PNG to write: three CT planes through the middle of the class above, PA and left lateral below, marked with
+        the patient's sides (R, L, A, P, H, F); under them the class, its volume and the case.
     vocabulary, further_labels
         What the values of a label map mean.
     catalog_file
@@ -96,14 +102,31 @@ def preview(
         "picture": None,
     }
     if status in (Status.PRESENT, Status.PARTIAL):
-        above = _row([_plane(ct, [(derived.mask(item.name), item.colour)], plane) for plane in _PLANES])
+        mask = derived.mask(item.name)
+        window = _window_hu(ct.array[mask])
+        above = _row([_plane(ct, [(mask, item.colour)], plane, window_hu=window) for plane in _PLANES])
         shown = [(item.name, item.colour)]
         below = _row([_radiograph(ct, derived, shown, body, pose) for pose in ("pa", "lateral_left")])
         width = max(above.shape[1], below.shape[1])
         sheet = np.concatenate([_wide(above, width), _wide(below, width)])
-        write_bytes(out, png_bytes(sheet))
+        what = f"{item.name}: {result['volume_ml']:.1f} ml, {status.value}"
+        write_bytes(out, png_bytes(with_caption(sheet, [what, _case_of(ct_file)])))
         result["picture"] = str(out)
     return result
+
+
+def _case_of(ct_file: Path) -> str:
+    """A case as a reader knows it: the CT's file, with its folder, since many files are called ``ct.nii.gz``."""
+    path = ct_file.absolute()
+    return path.name if path.is_dir() else f"{path.parent.name}/{path.name}"
+
+
+def _window_hu(hu: NDArray[Any]) -> tuple[float, float]:
+    """The soft-tissue window, wide enough for these HU: neither contrast burns white in it, nor are lungs black."""
+    low, high = WINDOW_HU
+    least, most = np.quantile(hu, [CLIPPED_SHARE, 1 - CLIPPED_SHARE])
+    spare = SPARE_SHARE * (most - least)
+    return min(low, least - spare), max(high, most + spare)
 
 
 def warnings_of(item: AnatomyClass, labels: LabelVolume) -> list[str]:
@@ -189,6 +212,7 @@ def _plane(
     classes: Sequence[tuple[NDArray[np.bool_], tuple[int, int, int]]],
     plane: Any,
     index: int | None = None,
+    window_hu: tuple[float, float] = WINDOW_HU,
 ) -> NDArray[np.uint8]:
     """One CT plane with masks and their colours, as a reader is used to see it; by default through the first mask."""
     _, normal, column_way, row_way = plane
@@ -206,15 +230,16 @@ def _plane(
             picture = picture[::-1]
         return picture if scene.is_rising(column_axis, column_way) else picture[:, ::-1]
 
-    low, high = WINDOW_HU
+    low, high = window_hu
     grey = np.clip((cut(ct.array).astype(np.float32) - low) / (high - low), 0, 1)
     spacing = ct.grid.spacing_mm
     aspect = spacing[2 - column_axis] * grey.shape[1] / (spacing[2 - row_axis] * grey.shape[0])
     size = (max(1, round(TILE_PX * aspect)), TILE_PX)
-    return draw_overlay(
+    picture = draw_overlay(
         _resized(np.rint(grey * 255).astype(np.uint8), size),
         [(_resized(cut(mask), size), colour) for mask, colour in classes],
     )
+    return mark_sides(picture, column_way, row_way)
 
 
 def _resized(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
@@ -243,11 +268,15 @@ def _radiograph(
     made = project(mu, labels, view, ("image", "presence", "incomplete"), classes=names, unscanned=UNSCANNED)
     assert made.image is not None
     picture, _ = render_display(made.image, None, made.incomplete)
-    return draw_overlay(picture, [(made.mask(name), colour) for name, colour in classes])
+    picture = draw_overlay(picture, [(made.mask(name), colour) for name, colour in classes])
+    return mark_sides(picture, view.u, view.v)
 
 
 def _row(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.concatenate(list(pictures), axis=1)
+    """Pictures side by side, with a line between that tells whose mark is whose."""
+    line = np.full((pictures[0].shape[0], LINE_PX, 3), LINE_GREY, np.uint8)
+    parts = [part for picture in pictures for part in (line, picture)]
+    return np.concatenate(parts[1:], axis=1)
 
 
 def _wide(picture: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:

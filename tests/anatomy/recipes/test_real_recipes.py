@@ -199,6 +199,7 @@ def test_preview_and_add(real_data, tmp_path, monkeypatch):
     from PIL import Image
 
     from paxray.cli import app
+    from paxray.radiography.lettering import LETTER_RGB
 
     folder = real_data / "lidc-idri-0001"
     case = [str(folder / "ct_2.5mm.nii.gz"), "--labels", str(folder / "totalsegmentator_v2_2.5mm.nii.gz")]
@@ -221,7 +222,8 @@ def test_preview_and_add(real_data, tmp_path, monkeypatch):
     assert "peel: present" in words(seen)
     with Image.open("peel.png") as picture:
         pixels = np.asarray(picture).astype(int)
-    assert pixels.shape[0] == 1024
+    assert pixels.shape[0] == 1024 + 58  # two rows of pictures, and a caption of two lines
+    assert (pixels[1024:] == LETTER_RGB).all(axis=-1).sum() > 200
     # The class's own colour is drawn in the planes as well as on the radiographs.
     coloured = np.abs(pixels - [250, 200, 60]).sum(axis=-1) < 60
     assert coloured[:512].sum() > 100
