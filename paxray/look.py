@@ -16,6 +16,7 @@ from paxray.config import parse_pipeline
 from paxray.dataset.rle import decode_mask
 from paxray.files import write_bytes, write_json
 from paxray.io.cases import BY_NAME, Case, MaskSource
+from paxray.io.volume import Volume
 from paxray.plausibility.rules import RULES
 from paxray.produce import Clock, catalog_of, peak_memory_mib, prepare, shoot, views_of
 from paxray.projection.project import Device
@@ -50,6 +51,7 @@ def look(
     device: Device | str = "auto",
     full: bool = False,
     only: Sequence[str] = (),
+    read: Callable[[], Volume] | None = None,
 ) -> dict[str, Any]:
     """Project one case and write what is to be seen.
 
@@ -78,6 +80,8 @@ def look(
     only
         Names of the classes that come out, synonyms allowed, and recipes of the built-in catalog among them are
         followed; all by default.
+    read
+        Gives the CT where something reads it already (`paxray.io.ct.read_ahead`).
 
     Returns
     -------
@@ -108,7 +112,7 @@ def look(
     clock = Clock()
     sources = tuple(source_of(text, vocabulary, further_labels or {}) for text in labels)
     case = Case(case_id="case", patient_id="case", ct=ct, ct_where=str(ct), masks=sources)
-    subject = prepare(case, pipeline, catalog, clock, device=device, full=full)  # type: ignore[arg-type]
+    subject = prepare(case, pipeline, catalog, clock, device=device, full=full, read=read)  # type: ignore[arg-type]
     categories = {name: n for n, name in enumerate(subject.classes, start=1)}
     made = []
     backend = ""

@@ -126,12 +126,13 @@ def prepare(
     *,
     full: bool = True,
     segment: Callable[[LabelVolume, Volume], LabelVolume] | None = None,
+    read: Callable[[], Volume] | None = None,
 ) -> Subject:
     """Read a case and derive all that its views share, while what its projection needs is loaded (`warm_up`).
 
     Without `full`, no recipe of the built-in catalog is followed unless the pipeline names its class, nothing but
     volumes is measured in 3D, and masks are not judged. `segment` adds what segmenters find in the CT to the case's own
-    masks.
+    masks; `read` gives the CT where something reads it already.
 
     Raises
     ------
@@ -139,7 +140,7 @@ def prepare(
         With the code that the case is then listed under; ``implausible`` for a finding that drops the case.
     """
     with beside(lambda: warm_up(device)):
-        return _prepare(case, pipeline, catalog, clock, base, threads, full, segment)
+        return _prepare(case, pipeline, catalog, clock, base, threads, full, segment, read)
 
 
 def _prepare(
@@ -151,13 +152,14 @@ def _prepare(
     threads: int | None,
     full: bool,
     segment: Callable[[LabelVolume, Volume], LabelVolume] | None,
+    read: Callable[[], Volume] | None,
 ) -> Subject:
     classes = classes_of(pipeline, catalog)
     measured, needed = None, list(classes)
     findings: tuple[tuple[Finding, Action], ...] = ()
     withheld: Mapping[str, str] = {}
     with clock.stage("read"):
-        ct, labels = read_case(case, pipeline, catalog, base)
+        ct, labels = read_case(case, pipeline, catalog, base, read)
     if segment is not None:
         with clock.stage("segment"):
             labels = segment(labels, ct)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,11 @@ from paxray.segmentation.files import read_masks
 
 
 def read_case(
-    case: Case, pipeline: Pipeline, catalog: Catalog, base: Path | None
+    case: Case,
+    pipeline: Pipeline,
+    catalog: Catalog,
+    base: Path | None,
+    read: Callable[[], Volume] | None = None,
 ) -> tuple[Volume, LabelVolume]:
     """Read a case's CT and masks.
 
@@ -26,6 +31,8 @@ def read_case(
         What to read, and what the masks' values mean.
     base
         Folder that vocabulary files in the case table are relative to.
+    read
+        Gives the CT where something reads it already (`read_ahead`).
 
     Raises
     ------
@@ -39,8 +46,9 @@ def read_case(
         overrides=pipeline.labels.vocabularies,
         base=base,
     )
+    read = read or partial(read_ct, case.ct, where=case.ct_where)
     if case.ct.is_dir():  # DICOM: its lattice is known only when all of it is read
-        ct = read_ct(case.ct, where=case.ct_where)
+        ct = read()
         return ct, masks(ct.grid)
     grid = read_ct_grid(case.ct, where=case.ct_where)
-    return together(lambda: read_ct(case.ct, where=case.ct_where), lambda: masks(grid))
+    return together(read, lambda: masks(grid))

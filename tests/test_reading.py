@@ -13,6 +13,7 @@ from paxray.anatomy.catalog import load_catalog
 from paxray.config import Pipeline
 from paxray.errors import CaseError
 from paxray.io.cases import Case, MaskSource, read_case_table
+from paxray.io.ct import read_ahead
 from paxray.parallel import at_most
 from paxray.reading import read_case
 
@@ -23,9 +24,11 @@ def test_side_by_side_as_one_after_the_other(phantom_table: Path, small_pipeline
         alone = read_case(case, small_pipeline, catalog, None)
     with at_most(2):
         both = read_case(case, small_pipeline, catalog, None)
-    np.testing.assert_array_equal(alone[0].array, both[0].array)
-    np.testing.assert_array_equal(alone[1].atoms, both[1].atoms)
-    assert alone[1].status == both[1].status
+    ahead = read_case(case, small_pipeline, catalog, None, read_ahead(case.ct, where=case.ct_where))
+    for ct, labels in (both, ahead):
+        np.testing.assert_array_equal(alone[0].array, ct.array)
+        np.testing.assert_array_equal(alone[1].atoms, labels.atoms)
+        assert alone[1].status == labels.status
 
 
 @pytest.mark.parametrize("limit", [1, 2])
@@ -34,9 +37,10 @@ def test_the_cts_error_comes_before_the_masks(limit: int, tmp_path: Path, small_
     for ct, code in (("ct.nii.gz", "unreadable"), ("gone.nii.gz", "missing_file")):
         masks = (MaskSource(tmp_path / "m.nii.gz", "nonsense", "m.nii.gz"),)
         case = Case(case_id="a", patient_id="a", ct=tmp_path / ct, ct_where=ct, masks=masks)
-        with at_most(limit), pytest.raises(CaseError) as caught:
-            read_case(case, small_pipeline, load_catalog(), None)
-        assert (caught.value.code, caught.value.where) == (code, ct)
+        for read in (None, read_ahead(case.ct, where=ct)):
+            with at_most(limit), pytest.raises(CaseError) as caught:
+                read_case(case, small_pipeline, load_catalog(), None, read)
+            assert (caught.value.code, caught.value.where) == (code, ct)
 
 
 def test_warming_up_loads_all_that_a_case_compiles(phantom_table: Path, tmp_path: Path) -> None:

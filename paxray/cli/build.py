@@ -364,6 +364,9 @@ def project(
 ) -> None:
     """Project one case: image, signal, a mask per class, and an overlay to look at."""
     with one_case():
+        from paxray.io.ct import read_ahead
+
+        read = read_ahead(ct, where=str(ct))  # what is imported now takes as long to load
         from paxray.look import look
         from paxray.warmup import forgo_blas
 
@@ -382,6 +385,7 @@ def project(
             device=device.value,
             full=full,
             only=only or [],
+            read=read,
         )
     if as_json:
         print(json.dumps(result))

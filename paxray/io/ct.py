@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,19 @@ def read_ct(path: Path, *, where: str = "") -> Volume:
         volume = Volume(array, header.grid.affine)
     require_hu(volume.array, where=where)
     return volume
+
+
+def read_ahead(path: Path, *, where: str = "") -> Callable[[], Volume]:
+    """Begin to read a CT in a thread of its own, beside what the caller does meanwhile.
+
+    Returns
+    -------
+    A function that waits for the CT; it raises what `read_ct` raises.
+    """
+    pool = ThreadPoolExecutor(1)
+    reading = pool.submit(read_ct, path, where=where)
+    pool.shutdown(wait=False)
+    return reading.result
 
 
 def read_ct_grid(path: Path, *, where: str = "") -> Grid:
