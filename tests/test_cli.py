@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from typer.testing import CliRunner
 
 from paxray._version import __version__
 from paxray.cli import app
-from paxray.config import Pipeline
+from paxray.cli.build import _segmented_note
+from paxray.config import Pipeline, parse_pipeline
+from paxray.io.cases import read_case_table
 
 runner = CliRunner()
 ROOT = Path(__file__).parents[1]
@@ -116,6 +119,49 @@ def test_phantom_scan_build_export_verify_report(
     changed = call(*common, "--set", "geometry.rows=64", exit_code=2)
     assert "pipeline.geometry.rows: stands 96, asked for 64" in changed
     assert "6 samples" in call(*common, "--set", "geometry.rows=64", "--update")
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "which", "bare", "note"),
+    [
+        (
+            "thorax",
+            "without_masks",
+            1,
+            "1 of 3 cases have no masks: segmented by thorax (pipeline key `segmentation`)",
+        ),
+        ("thorax", "without_masks", 0, ""),
+        (
+            [],
+            "without_masks",
+            3,
+            "3 of 3 cases have no masks: only their body is labelled, since the pipeline names no segmenter",
+        ),
+        ([], "without_masks", 0, ""),
+        (
+            "thorax",
+            "all",
+            1,
+            "(pipeline key `segmentation`, `cases: all`); 2 have masks, which come first",
+        ),
+        ("thorax", "all", 0, "; 3 have masks, which come first"),
+        ("thorax", "all", 3, ", and none has masks"),
+    ],
+)
+def test_a_build_says_what_it_segments(
+    segmenter: str | list[str], which: str, bare: int, note: str, phantom_table: Path
+) -> None:
+    """With `cases: all` it does not read as if those with masks were left alone."""
+    rows = [
+        replace(row, masks=() if n < bare else row.masks)
+        for n, row in enumerate(read_case_table(phantom_table)[:3])
+    ]
+    chosen = parse_pipeline(
+        {"name": "some", "views": ["pa"], "segmentation": {"segmenter": segmenter, "cases": which}}
+    ).segmentation
+    told = _segmented_note(rows, chosen)
+    assert told.endswith(note) if note else not told
+    assert told.startswith("all 3 cases are segmented by thorax") == (which == "all")
 
 
 def test_exit_codes(tmp_path: Path, built: Path, phantom_table: Path, pipeline_file: Path) -> None:

@@ -26,7 +26,7 @@ from paxray.errors import EXIT_FAILED_CASES, ConfigError
 
 if TYPE_CHECKING:
     from paxray.buildlog import Event
-    from paxray.config import Pipeline
+    from paxray.config import Pipeline, SegmentationConfig
     from paxray.io.cases import Case
     from paxray.run import BuildResult
     from paxray.todo import BuildPlan
@@ -243,15 +243,8 @@ def _print_notes(rows: list[Case], pipeline: Pipeline, classes: Path | None) -> 
             f"[yellow]note[/] {alone} cases name no patient: each counts as a patient of its own, and two scans of"
             " one person may come into different splits"
         )
-    bare = sum(not case.masks for case in rows)
-    if bare:
-        names = " and ".join(one.name for one in pipeline.segmentation.segmenter)
-        what = (
-            f"segmented by {escape(names)} (pipeline key `segmentation`)"
-            if names
-            else "only their body is labelled, since the pipeline names no segmenter"
-        )
-        out.print(f"[yellow]note[/] {bare} of {len(rows)} cases have no masks: {what}")
+    if segmented := _segmented_note(rows, pipeline.segmentation):
+        out.print(f"[yellow]note[/] {escape(segmented)}", soft_wrap=True)
     if classes is not None:
         from paxray.anatomy.catalog import load_catalog
 
@@ -259,6 +252,22 @@ def _print_notes(rows: list[Case], pipeline: Pipeline, classes: Path | None) -> 
         redefined = [name for name in standard if own[name] != standard[name]]
         if redefined:
             out.print(f"[yellow]note[/] {escape(classes.name)} redefines {', '.join(redefined)}")
+
+
+def _segmented_note(rows: list[Case], chosen: SegmentationConfig) -> str:
+    """What is segmented that brings no masks, or although it does; empty where all is as given."""
+    count, bare = len(rows), sum(not case.masks for case in rows)
+    names = " and ".join(one.name for one in chosen.segmenter)
+    if names and chosen.cases == "all":
+        given = f"; {count - bare} have masks, which come first" if bare < count else ", and none has masks"
+        return (
+            f"all {count} cases are segmented by {names} (pipeline key `segmentation`, `cases: all`){given}"
+        )
+    if not bare:
+        return ""
+    what = f"segmented by {names} (pipeline key `segmentation`)"
+    nothing = "only their body is labelled, since the pipeline names no segmenter"
+    return f"{bare} of {count} cases have no masks: {what if names else nothing}"
 
 
 def _plan_line(todo: BuildPlan) -> str:

@@ -314,6 +314,7 @@ def test_masks_flipped_left_to_right(phantoms: list[LabelVolume]) -> None:
         exchanged_pairs = [pair for pair in twins(labels) if set(pair) <= set(flip.classes)]
         assert flip.value == len(exchanged_pairs) > flip.limit  # type: ignore[operator]
         assert "lung_middle_lobe_right" in flip.classes  # it has no twin
+        assert all(CATALOG[name].laterality for name in flip.classes)  # what `drop_class` drops bears a side
         assert "flipped" in flip.message
         assert "dextrocardia" in heart.message
         assert "flip" in heart.message
