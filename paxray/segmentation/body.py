@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from paxray.anatomy.labels import LabelVolume, Status
 from paxray.errors import CaseError
 from paxray.io.volume import Grid, Volume
 from paxray.parallel import share, together
+from paxray.segmentation.blocks import any_in_blocks, block_means
 
 #: Classes that this module adds. `UNSCANNED` is no anatomy: it tells rays that leave the body through the edge of
 #: the reconstruction circle.
@@ -39,7 +39,7 @@ def unscanned_mask(ct: Volume) -> NDArray[np.bool_]:
     ndarray
         ``(nk, nj, ni)`` bool.
     """
-    return _unscanned(ct, _coarse(ct.array, _coarse_factor(ct))[1] < PADDING_HU)
+    return _unscanned(ct, block_means(ct.array, _coarse_factor(ct))[1] < PADDING_HU)
 
 
 def _unscanned(ct: Volume, blocks: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -151,7 +151,7 @@ def body_mask(ct: Volume, include: NDArray[np.bool_] | None = None) -> NDArray[n
         ``no_body`` where nothing of a patient's size is found.
     """
     factor = _coarse_factor(ct)
-    mean, _ = _coarse(ct.array, factor)
+    mean, _ = block_means(ct.array, factor)
     return _body(ct, mean, np.zeros(ct.shape, np.uint8) if include is None else include)
 
 
@@ -177,7 +177,7 @@ def _body(
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     included = np.ascontiguousarray(include.view(np.uint8) if include.dtype == np.bool_ else include)
-    known = _coarse_set(included, factor)
+    known = any_in_blocks(included, factor)
     keep = sizes >= 0.25 * sizes.max()
     if known.any():
         held = np.bincount(pieces[known], minlength=count + 1)
@@ -212,7 +212,7 @@ def with_body(ct: Volume, labels: LabelVolume) -> tuple[LabelVolume, NDArray[np.
     from paxray.segmentation import body_loops
 
     drawn = BODY in labels.names and labels.status[BODY] is Status.PRESENT
-    mean, lowest = _coarse(ct.array, _coarse_factor(ct))
+    mean, lowest = block_means(ct.array, _coarse_factor(ct))
     unscanned, body = together(
         lambda: _unscanned(ct, lowest < PADDING_HU),
         # What a source drew is closed over all other classes.
@@ -294,29 +294,6 @@ def body_faces(body: NDArray[np.bool_], grid: Grid) -> tuple[NDArray[np.float64]
 def _coarse_factor(ct: Volume) -> tuple[int, ...]:
     """Voxels along k, j, i in a block of about `COARSE_MM`."""
     return tuple(max(1, round(COARSE_MM / s)) for s in reversed(ct.spacing_mm))
-
-
-def _coarse(
-    array: NDArray[np.number], factor: tuple[int, ...]
-) -> tuple[NDArray[np.float32], NDArray[np.number]]:
-    """Mean and least value of blocks; the last block of an axis repeats the last voxels."""
-    from paxray.segmentation import body_loops
-
-    array = np.ascontiguousarray(array)
-    size = [-(-n // f) for n, f in zip(array.shape, factor, strict=True)]
-    total = np.empty(size, np.int32 if array.dtype == np.int16 else np.float64)
-    lowest = np.empty(size, array.dtype)
-    share(len(total), lambda start, stop: body_loops.coarsen(array, factor, start, stop, total, lowest))
-    return np.divide(total, math.prod(factor)).astype(np.float32), lowest
-
-
-def _coarse_set(array: NDArray[np.unsignedinteger], factor: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Whether any voxel of each block is not 0."""
-    from paxray.segmentation import body_loops
-
-    out = np.empty([-(-n // f) for n, f in zip(array.shape, factor, strict=True)], bool)
-    share(len(out), lambda start, stop: body_loops.coarsen_set(array, factor, start, stop, out))
-    return out
 
 
 def _ball_opening(

@@ -20,8 +20,6 @@ from paxray.segmentation.body import (
     BODY,
     UNSCANNED,
     _ball_dilation,
-    _coarse,
-    _coarse_set,
     _fill,
     _pieces,
     body_extent,
@@ -173,30 +171,6 @@ def test_ball_dilation_is_what_lies_within_the_distance(seed: int, radius_mm: fl
     np.testing.assert_array_equal(
         _ball_dilation(mask, spacing, radius_mm), (far <= radius_mm) & np.ones_like(mask)
     )
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 999), factor=st.tuples(*[st.integers(1, 4)] * 3))
-def test_blocks_by_their_definition(seed: int, factor: tuple[int, int, int]) -> None:
-    """Each block holds its voxels; where they run out, the last ones count again."""
-    rng = np.random.default_rng(seed)
-    shape = rng.integers(1, 9, 3)
-    hu = rng.integers(-2000, 3000, shape).astype(np.int16)
-    index = [
-        np.minimum(np.arange(-(-n // f))[:, None] * f + np.arange(f), n - 1)
-        for n, f in zip(shape, factor, strict=True)
-    ]
-    blocks = hu[
-        index[0][:, None, None, :, None, None], index[1][:, None, None, :, None], index[2][:, None, None, :]
-    ]
-    mean = blocks.astype(np.float64).mean(axis=(3, 4, 5))
-    for array in (hu, hu.astype(np.float32)):
-        found, lowest = _coarse(array, factor)
-        np.testing.assert_allclose(found, mean, rtol=1e-6)
-        np.testing.assert_array_equal(lowest, blocks.min(axis=(3, 4, 5)))
-    for dtype in (np.uint8, np.uint16, np.uint32):
-        known = np.where(hu > 2000, rng.integers(1, 256, shape), 0).astype(dtype)
-        np.testing.assert_array_equal(_coarse_set(known, factor), (blocks > 2000).any(axis=(3, 4, 5)))
 
 
 @settings(max_examples=30, deadline=None)

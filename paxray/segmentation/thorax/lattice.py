@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from paxray.errors import CaseError
 from paxray.io.lattice import Box
 from paxray.io.volume import Volume, reindex
+from paxray.segmentation.blocks import block_means
 
 Bool = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
@@ -77,7 +78,8 @@ class Field:
     @cached_property
     def hu(self) -> Float32:
         """Mean HU of each block, clamped to -1024..3071 before averaging."""
-        return _block_mean(np.clip(self.full, AIR_HU, MAX_HU), self.factor)
+        low, high = np.array([AIR_HU, MAX_HU]).astype(self.full.dtype)
+        return block_means(np.clip(self.full, low, high), self.factor)[0]
 
     @property
     def full_mm(self) -> tuple[float, float, float]:
@@ -97,7 +99,7 @@ class Field:
 
     def coarse(self, array: Bool) -> Bool:
         """A mask at full resolution to blocks of which it fills half or more."""
-        return _block_mean(array, self.factor) >= 0.5
+        return block_means(array.view(np.uint8), self.factor)[0] >= 0.5
 
     def fine(self, mask: NDArray[Any]) -> NDArray[Any]:
         """Blow blocks (a mask or labels) up to full resolution."""
@@ -143,16 +145,3 @@ def _bounds(mask: Bool) -> Box:
         hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
         ends.append(slice(int(hit[0]), int(hit[-1]) + 1))
     return ends[0], ends[1], ends[2]
-
-
-def _block_mean(array: NDArray[Any], factor: tuple[int, int, int]) -> Float32:
-    """Mean over blocks; the last block of an axis repeats the last voxels."""
-    pad = [(0, -n % f) for n, f in zip(array.shape, factor, strict=True)]
-    out = np.pad(array, pad, mode="edge") if any(p[1] for p in pad) else array
-    total = np.zeros([n // f for n, f in zip(out.shape, factor, strict=True)], np.float32)
-    fz, fy, fx = factor
-    for z in range(fz):
-        for y in range(fy):
-            for x in range(fx):
-                total += out[z::fz, y::fy, x::fx]
-    return total / np.float32(fz * fy * fx)
