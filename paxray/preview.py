@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.anatomy.catalog import AnatomyClass, Catalog, load_catalog
+from paxray.anatomy.anatomy_class import AnatomyClass
+from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.check import NOT_DERIVED
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.recipes.engine import derive

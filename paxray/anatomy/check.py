@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from paxray.anatomy.catalog import DATA_FOLDER, LATERALITY_CODES, Catalog, load_catalog, normal_word
+from paxray.anatomy.anatomy_class import LATERALITY_CODES
+from paxray.anatomy.catalog import DATA_FOLDER, Catalog, load_catalog, normal_word
 from paxray.anatomy.vocabulary import vocabulary_names
 from paxray.errors import suggest
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Protocol
 
-from paxray.anatomy.catalog import LATERALITY_CODES, Catalog
+from paxray.anatomy.anatomy_class import LATERALITY_CODES
+from paxray.anatomy.catalog import Catalog
 
 #: DICOM's designators of SNOMED CT and of its older alphanumeric form (PS3.16, section 8.1).
 _CURRENT = "SCT"

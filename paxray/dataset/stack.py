@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.anatomy.catalog import AnatomyClass, Catalog, load_catalog
+from paxray.anatomy.anatomy_class import AnatomyClass
+from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.channels import Channels, load_channels
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from paxray.anatomy.catalog import AnatomyClass, Catalog, _built_in, load_catalog
+from paxray.anatomy.anatomy_class import AnatomyClass
+from paxray.anatomy.catalog import Catalog, _built_in, load_catalog
 from paxray.anatomy.check import (
     NOT_DERIVED,
     PYDICOM_CODES,

@@ -207,7 +207,8 @@ def test_another_policy_is_another_data_set(wrong: Path) -> None:
 def test_what_findings_depend_on_is_part_of_what_stands() -> None:
     from dataclasses import replace
 
-    from paxray.anatomy.catalog import AnatomyClass, Catalog, load_catalog
+    from paxray.anatomy.anatomy_class import AnatomyClass
+    from paxray.anatomy.catalog import Catalog, load_catalog
     from paxray.standing import basis_of
 
     catalog, pipeline = load_catalog(), parse_pipeline(CONTENT)

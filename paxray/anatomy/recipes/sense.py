@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from paxray.anatomy.catalog import AnatomyClass, Catalog
+from paxray.anatomy.anatomy_class import AnatomyClass
+from paxray.anatomy.catalog import Catalog
 from paxray.anatomy.recipes.parse import RecipeError, parse
 
 #: What a CT of 12 bits holds, HU; more only on an extended scale.

@@ -10,8 +10,9 @@ from numpy.testing import assert_array_equal
 from shapes import ball, box, full, lattice
 
 from paxray.anatomy import recipes
+from paxray.anatomy.anatomy_class import AnatomyClass
 from paxray.anatomy.builder import LabelBuilder
-from paxray.anatomy.catalog import AnatomyClass, Catalog, load_catalog
+from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.anatomy.check import check_catalog
 from paxray.anatomy.labels import Status
 from paxray.anatomy.recipes import engine, morphology, registry
