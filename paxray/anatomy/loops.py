@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from paxray.compiling import loop
 
-@njit(cache=True, nogil=True)
+
+@loop(nogil=True)
 def count(values, counts):  # type: ignore[no-untyped-def]
     """Add to ``counts`` how often each value stands in a row."""
     if values.size == 0:
@@ -25,7 +27,7 @@ def count(values, counts):  # type: ignore[no-untyped-def]
     counts[current] += values.size - begin
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def look_up(table, values, out):  # type: ignore[no-untyped-def]
     """``out = table[values]``; values beyond the table take its last entry."""
     last = table.size - 1
@@ -33,14 +35,14 @@ def look_up(table, values, out):  # type: ignore[no-untyped-def]
         out[n] = table[min(np.int64(values[n]), last)]
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def look_up_pairs(table, values, flags, out):  # type: ignore[no-untyped-def]
     """``out = table[values, flags]``."""
     for n in range(values.size):
         out[n] = table[values[n], flags[n]]
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def count_inside(values, mask, counts):  # type: ignore[no-untyped-def]
     """Add to ``counts`` how often each value stands where the mask is set; all ``(nk, nj, ni)``."""
     for k in range(values.shape[0]):
@@ -50,7 +52,7 @@ def count_inside(values, mask, counts):  # type: ignore[no-untyped-def]
                     counts[values[k, j, i]] += 1
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def replace_inside(values, mask, table):  # type: ignore[no-untyped-def]
     """``values = table[values]`` where the mask is set."""
     for k in range(values.shape[0]):
@@ -60,7 +62,7 @@ def replace_inside(values, mask, table):  # type: ignore[no-untyped-def]
                     values[k, j, i] = table[values[k, j, i]]
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def bounds(values, first_k, low, high):  # type: ignore[no-untyped-def]
     """Widen each value's box, ``low`` and ``high`` ``(n_values, 3)`` as ``(i, j, k)``, by some of the planes."""
     for k in range(values.shape[0]):
@@ -79,7 +81,7 @@ def bounds(values, first_k, low, high):  # type: ignore[no-untyped-def]
                 begin = i
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def beside(values, outside, start, stop, found):  # type: ignore[no-untyped-def]
     """Mark in ``found`` each value with a 6-neighbour of a value that is ``outside`` and in some of the planes."""
     nk, nj, ni = values.shape

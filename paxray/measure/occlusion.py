@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
 from paxray.anatomy.labels import LabelVolume
+from paxray.compiling import loop
 from paxray.measure.solids import Solid
 from paxray.projection.threads import one_at_a_time
 
@@ -78,7 +79,7 @@ def unhidden_pixels(presence: NDArray[np.uint64], hides: NDArray[np.bool_]) -> N
     return out
 
 
-@njit(parallel=True, cache=True)
+@loop(parallel=True)
 def _count_unhidden(presence, masks, counts):  # type: ignore[no-untyped-def]
     rows, columns, words = presence.shape
     one = np.uint64(1)

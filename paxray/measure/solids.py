@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
 from paxray.anatomy.labels import LabelVolume
+from paxray.compiling import loop
 from paxray.errors import CaseError
 from paxray.io.volume import Volume
 from paxray.measure.surface import surfaces_mm2
@@ -119,7 +120,7 @@ def atom_sums(labels: LabelVolume, ct: Volume) -> tuple[Float64, Float64, Float6
     return sums.sum(axis=0), low.min(axis=0), high.max(axis=0)
 
 
-@njit(parallel=True, cache=True)
+@loop(parallel=True)
 def _sum_atoms(atoms, hu, affine, sums, low, high):  # type: ignore[no-untyped-def]
     nk, nj, ni = atoms.shape
     blocks = sums.shape[0]

@@ -12,9 +12,10 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
+from paxray.compiling import loop
 from paxray.io.volume import Grid
 from paxray.projection.lanes import get
 from paxray.projection.threads import one_at_a_time
@@ -121,7 +122,7 @@ def surfaces_mm2(
     return np.asarray(crossings.sum(axis=0) @ area)
 
 
-@njit(parallel=True, cache=True)
+@loop(parallel=True)
 def _count_crossings(atoms, membership, start, members, steps, crossings):  # type: ignore[no-untyped-def]
     """Count, by class and direction, the pairs of voxels of which one belongs to the class."""
     nk, nj, ni = atoms.shape

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from numba import njit
+from paxray.compiling import loop
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def look_up_within(table, values, keep, out):  # type: ignore[no-untyped-def]
     """``out = table[values]`` where ``keep`` is set and 0 elsewhere, all rows of one length."""
     for n in range(values.size):

@@ -7,17 +7,20 @@ each ray is a run (atom, first step); classes are touched only where the atom ch
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from paxray.errors import ResourceError
 from paxray.projection import aligned
 from paxray.projection.channels import Channels
+from paxray.projection.cpu_buffers import make_buffers
 from paxray.projection.cpu_rows import march_rows
 from paxray.projection.cpu_runs import NEVER
 from paxray.projection.pages import sparse_zeros
 from paxray.projection.rays import IndexRays
-from paxray.projection.threads import one_at_a_time
+from paxray.projection.threads import in_all_threads, one_at_a_time
 from paxray.projection.tiles import ROWS_PER_BLOCK
 from paxray.projection.want import Maps, Want, facts_of, merge_facts, words_for
 
@@ -76,6 +79,8 @@ def march(
             do="crop the CT, or resample it to larger voxels",
         )
     ids, words = _by_width(atoms)
+    start = channels.start if count else np.zeros(len(flags) + 1, np.int32)
+    deep = want.depth or want.facts
 
     with one_at_a_time(threads):
         passes = sorted({int(a) for a in np.unique(axes)})
@@ -88,39 +93,25 @@ def march(
                 sums = np.zeros((blocks, count, 4), np.float64)
             else:
                 counts, sums = np.zeros((0, 0, 0), np.int64), np.zeros((0, 0, 0))
-            march_rows(
-                mu.reshape(-1),
-                ids,
-                words,
-                ids.size > 0,
-                np.array(mu.shape[::-1], np.int64),
-                axis,
-                axes,
-                rays.cone,
-                rays.pixel,
-                rays.du,
-                rays.dv,
-                rays.source,
-                rays.direction,
-                rays.pixel_depth_mm,
-                rays.metric,
-                size,
-                channels.start if count else np.zeros(len(flags) + 1, np.int32),
-                channels.members if count else np.zeros(0, np.int32),
-                flags,
-                count,
-                labelled,
-                want.depth or want.facts,
+            arguments = (
+                mu.reshape(-1), ids, words, ids.size > 0, np.array(mu.shape[::-1], np.int64), axis, axes,
+                rays.cone, rays.pixel, rays.du, rays.dv, rays.source, rays.direction, rays.pixel_depth_mm,
+                rays.metric, size,
+                start, channels.members if count else np.zeros(0, np.int32), flags, count, labelled, deep,
                 maps.image if maps.image is not None else none2,
                 bits,
                 maps.path if maps.path is not None else none3,
                 maps.entry if maps.entry is not None else none3,
                 maps.exit if maps.exit is not None else none3,
                 maps.share if maps.share is not None else none3,
-                incomplete,
-                counts,
-                sums,
-            )
+                incomplete, counts, sums,
+            )  # fmt: skip
+
+            def work(turn: NDArray[np.int64], arguments: tuple[Any, ...] = arguments) -> None:
+                buffers = make_buffers(mu.shape, size[1], start, count, bits.shape[2], deep, want.share)
+                march_rows(turn, buffers, *arguments)
+
+            in_all_threads(work)
             if want.facts:
                 facts.append(facts_of(counts, sums))
     maps.presence = bits if want.presence else None

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from paxray.compiling import helper, loop
 from paxray.errors import ResourceError
 from paxray.projection.cpu_rays import set_up_row
 from paxray.projection.lanes import gather, get, put
@@ -66,7 +67,7 @@ def march(
     return out
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def _corners(  # type: ignore[no-untyped-def]
     b, c, slope_b, slope_c, ds, step, first, last, top_b, top_c, stride_b, stride_c, at, w00, w01, w10, w11
 ):  # fmt: skip
@@ -88,7 +89,7 @@ def _corners(  # type: ignore[no-untyped-def]
         put(w11, u, between * b_high * c_high)
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def _add(volumes, base, stride_b, stride_c, at, w00, w01, w10, w11, total):  # type: ignore[no-untyped-def]
     """Add a slab of one material's volume to a row of rays."""
     for u in range(at.size):
@@ -102,7 +103,7 @@ def _add(volumes, base, stride_b, stride_c, at, w00, w01, w10, w11, total):  # t
         put(total, u, get(total, u) + value)
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def _entries(stored, bits, base, corner, first, end, at, entry):  # type: ignore[no-untyped-def]
     """Which entry of the table each ray's corner takes."""
     for u in range(at.size):
@@ -110,7 +111,7 @@ def _entries(stored, bits, base, corner, first, end, at, entry):  # type: ignore
         put(entry, u, I32(min(max(value, I32(0)), end)))
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def _add_entries(table, base, e00, e01, e10, e11, w00, w01, w10, w11, total):  # type: ignore[no-untyped-def]
     """Add a slab of one material, looked up in its part of the table, to a row of rays."""
     for u in range(total.size):
@@ -133,7 +134,7 @@ def _frame(shape, signed_axis):  # type: ignore[no-untyped-def]
     return shape[a], stride[a], I32(stride[b]), I32(stride[c]), F32(shape[b] - 2), F32(shape[c] - 2)
 
 
-@njit(cache=True, error_model="numpy")
+@helper(error_model="numpy")
 def _row(  # type: ignore[no-untyped-def]
     row, axes, signed_axis, shape, cone, pixel, du, dv, source, direction, pixel_depth, metric,
     b_mid, b_slope, c_mid, c_slope, first, last, step_mm,
@@ -155,7 +156,7 @@ def _row(  # type: ignore[no-untyped-def]
     return from_slab, to_slab, middle
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
+@loop(parallel=True, fastmath={"contract"}, error_model="numpy")
 def _march_volumes(  # type: ignore[no-untyped-def]
     volumes, signed_axis, shape, axes, cone, pixel, du, dv, source, direction, pixel_depth, metric, out
 ):  # fmt: skip
@@ -188,7 +189,7 @@ def _march_volumes(  # type: ignore[no-untyped-def]
                     out[m, row, u] = total[m, u] * F32(step_mm[u])
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
+@loop(parallel=True, fastmath={"contract"}, error_model="numpy")
 def _march_table(  # type: ignore[no-untyped-def]
     stored, bits, table, table_first, signed_axis,
     shape, axes, cone, pixel, du, dv, source, direction, pixel_depth, metric, out,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from paxray.compiling import helper
 from paxray.projection.rays import POSITION_DECIMALS
 
 #: Samples this close (voxels) to the lattice's edge are not *inside*: positions are float32 in the march.
@@ -12,7 +12,7 @@ EDGE = 1e-3
 _ROUND = 10.0**POSITION_DECIMALS
 
 
-@njit(cache=True, error_model="numpy")
+@helper(error_model="numpy")
 def set_up_row(  # type: ignore[no-untyped-def]
     row, axes, signed_axis, axis_b, axis_c, shape, cone, pixel, du, dv, source, direction, pixel_depth, metric,
     b0, c0, db, dc, step_mm, depth0, s_first, s_last, meets_first, meets_last, inside_first, inside_last,
@@ -25,11 +25,14 @@ def set_up_row(  # type: ignore[no-untyped-def]
     a = abs(signed_axis) - 1
     n_a = shape[a]
     forward = signed_axis > 0
-    way, at_pixel = np.empty(3), np.empty(3)
     for u in range(meets_first.size):
-        for x in range(3):
-            at_pixel[x] = pixel[x] + u * du[x] + row * dv[x]
-            way[x] = at_pixel[x] - source[x] if cone else direction[x]
+        at_pixel = (
+            pixel[0] + u * du[0] + row * dv[0], pixel[1] + u * du[1] + row * dv[1], pixel[2] + u * du[2] + row * dv[2]
+        )  # fmt: skip
+        if cone:
+            way = (at_pixel[0] - source[0], at_pixel[1] - source[1], at_pixel[2] - source[2])
+        else:
+            way = (direction[0], direction[1], direction[2])
         mine = axes[0, 0] if axes.size == 1 else axes[row, u]
         if mine != signed_axis:
             b0[u], c0[u], db[u], dc[u] = -10.0, -10.0, 0.0, 0.0

@@ -8,10 +8,11 @@ the atom changes. Runs are added up per atom, and atoms into classes at the end 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
 
+from paxray.compiling import helper, loop
+from paxray.projection.cpu_buffers import CHUNK, WORD
 from paxray.projection.cpu_rays import set_up_row
-from paxray.projection.cpu_runs import FREE, NO_ATOMS, clear, close, fold, tally
+from paxray.projection.cpu_runs import clear, close, fold, tally
 from paxray.projection.cpu_slab import (
     BEYOND,
     OUTSIDE,
@@ -29,20 +30,13 @@ from paxray.projection.cpu_slab import (
     line_label,
     place,
 )
-from paxray.projection.lanes import LANES, differing, gather, get, highest, lowest, put
+from paxray.projection.lanes import claim, differing, gather, get, highest, lowest, put
 from paxray.projection.tiles import ROWS_PER_BLOCK
-
-#: Pixels that go through a slab the same way.
-CHUNK = 16
-#: Pixels whose atoms are compared at once: as many as a word has bits.
-WORD = 64
-#: Atoms whose runs are added up apart before they are folded into their classes.
-SLOTS = 256
 
 F32, I32 = np.float32, np.int32
 
 
-@njit(cache=True, error_model="numpy")
+@helper(error_model="numpy")
 def _parts(  # type: ignore[no-untyped-def]
     s, chunk_first, chunk_last, surely_first, surely_last, part_begin, part_end, part_sure
 ):  # fmt: skip
@@ -69,17 +63,23 @@ def _parts(  # type: ignore[no-untyped-def]
     return count, until
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+# Without numba's run time (NRT): it would count references to arrays wherever they are given a name, and threads wait
+# for one another there.
+@loop(nogil=True, error_model="numpy", _nrt=False)
 def march_rows(  # type: ignore[no-untyped-def]
-    mu, ids, words, packed, shape, signed_axis, axes, cone, pixel, du, dv, source, direction, pixel_depth, metric, size,
+    turn, buffers, mu, ids, words, packed, shape, signed_axis, axes,
+    cone, pixel, du, dv, source, direction, pixel_depth, metric, size,
     start, members, flags, n_channels, labelled, deep,
     image, bits, path, entry, exit_, share_out, incomplete, counts, sums,
 ):  # fmt: skip
     """Follow the rays whose stepping axis is `signed_axis`; arguments as `paxray.projection.cpu.march` makes them.
 
-    An output of size zero is not wanted. Every ray belongs to one thread, and a block of rows to one row of
-    `counts` and `sums`, so that nothing depends on the number of threads.
+    Called in several threads at once, each with `buffers` of its own (`paxray.projection.cpu_buffers`); they take
+    blocks of rows in `turn`. Every ray belongs to one thread, and a block of rows to one row of `counts` and `sums`,
+    so that nothing depends on the number of threads. An output of size zero is not wanted.
     """
+    rays, divided, samples, runs = buffers.rays, buffers.parts, buffers.samples, buffers.runs
+    slots, shift = buffers.slots, buffers.shift
     rows, columns = size
     a = abs(signed_axis) - 1
     n_a, stride = shape[a], (np.int64(1), shape[0], shape[0] * shape[1])
@@ -90,55 +90,29 @@ def march_rows(  # type: ignore[no-untyped-def]
     want_incomplete, want_facts = incomplete.size > 0, counts.size > 0
     imaged = want_image or shared
     one, zero = F32(1), F32(0)
-    chunks = (columns + CHUNK - 1) // CHUNK
-    width = -(-columns // WORD) * WORD
-    slots = min(len(start) - 1, SLOTS) if n_channels else 0
-    shift = 0
-    while 1 << shift < LANES or 64 << shift < width:
-        shift += 1
     blocks = (rows + ROWS_PER_BLOCK - 1) // ROWS_PER_BLOCK
 
-    for block in prange(blocks):
-        b0, c0 = np.empty(columns), np.empty(columns)
-        db, dc = np.empty(columns), np.empty(columns)
-        step_mm, depth0 = np.zeros(width), np.zeros(width)
-        # Beyond the last column are rays that meet nothing.
-        b_mid, b_slope = np.full(width, F32(-10)), np.zeros(width, F32)
-        c_mid, c_slope = np.full(width, F32(-10)), np.zeros(width, F32)
-        s_first, s_last = np.ones(width, np.int32), np.zeros(width, np.int32)
-        meets_first, meets_last = np.empty(columns, np.int32), np.empty(columns, np.int32)
-        inside_first, inside_last = np.empty(columns, np.int32), np.empty(columns, np.int32)
-        chunk_first, chunk_last = np.empty(chunks, np.int32), np.empty(chunks, np.int32)
-        surely_first, surely_last = np.empty(chunks, np.int32), np.empty(chunks, np.int32)
-        part_begin, part_end = np.empty(chunks, np.int64), np.empty(chunks, np.int64)
-        part_sure = np.empty(chunks, np.bool_)
-        value, total, segment = np.zeros(width, F32), np.zeros(width, F32), np.zeros(width, F32)
-        near, current = np.full(width, BEYOND), np.full(width, BEYOND)
-        run_start = np.zeros(width, np.int32)
-        longest = max(shape[0], max(shape[1], shape[2]))
-        line, atom_line = np.empty(longest * TILE, F32), np.empty(longest * TILE, np.int32)
-        tile_fc = np.empty(TILE, F32)
-        slot_of = np.full(len(start) - 1 + NO_ATOMS, np.int32(slots))
-        for atom in range(len(start) - 1):
-            if start[atom] < start[atom + 1]:
-                slot_of[atom + NO_ATOMS] = FREE
-        atom_of = np.empty(slots, np.int32)
-        run_steps = np.empty((slots + 1) * width, np.int16)
-        run_first = np.empty((slots + 1) * width if deep else 0, np.int16)
-        run_last = np.empty((slots + 1) * width if deep else 0, np.int16)
-        run_share = np.empty((slots + 1) * width if shared else 0, F32)
-        # Groups of columns where a slot or a class has steps.
-        touched, met = np.zeros(slots + 1, np.uint64), np.zeros(n_channels, np.uint64)
-        slot_ready, ready = np.zeros(slots, np.uint8), np.zeros(n_channels, np.uint8)
-        steps = np.empty(n_channels * width, np.int16)
-        first = np.empty(n_channels * width if deep else 0, np.int16)
-        last = np.empty(n_channels * width if deep else 0, np.int16)
-        share = np.empty(n_channels * width if shared else 0, F32)
-        row_bits = np.zeros(bits.shape[2] * width, np.uint64)
+    b0, c0, db, dc, step_mm, depth0 = rays.b0, rays.c0, rays.db, rays.dc, rays.step_mm, rays.depth0
+    b_mid, b_slope, c_mid, c_slope = rays.b_mid, rays.b_slope, rays.c_mid, rays.c_slope
+    s_first, s_last, meets_first, meets_last = rays.s_first, rays.s_last, rays.meets_first, rays.meets_last
+    inside_first, inside_last = rays.inside_first, rays.inside_last
+    chunk_first, chunk_last = divided.chunk_first, divided.chunk_last
+    surely_first, surely_last = divided.surely_first, divided.surely_last
+    part_begin, part_end, part_sure = divided.begin, divided.end, divided.sure
+    value, total, segment = samples.value, samples.total, samples.segment
+    near, current, run_start = samples.near, samples.current, samples.run_start
+    line, atom_line = samples.line, samples.atom_line
+    tile_low, tile_near, tile_fc = samples.tile_low, samples.tile_near, samples.tile_fc
+    slot_of, atom_of, touched, slot_ready = runs.slot_of, runs.atom_of, runs.touched, runs.slot_ready
+    run_steps, run_first, run_last, run_share = runs.run_steps, runs.run_first, runs.run_last, runs.run_share
+    met, ready, row_bits = runs.met, runs.ready, runs.bits
+    steps, first, last, share = runs.steps, runs.first, runs.last, runs.share
+    chunks, width = chunk_first.size, near.size
 
-        # Chosen once: numba counts references to an array each time it is given a name, and threads wait for that.
-        keep, out = (zero, value) if shared else (one, total)
+    keep, out = (zero, value) if shared else (one, total)
 
+    block = claim(turn)
+    while block < blocks:
         for row in range(block * ROWS_PER_BLOCK, min(rows, (block + 1) * ROWS_PER_BLOCK)):
             axis_b, axis_c = 1 if a == 0 else 0, 1 if a == 2 else 2
             set_up_row(
@@ -193,7 +167,7 @@ def march_rows(  # type: ignore[no-untyped-def]
                 value[u] = zero
                 # A ray that begins inside the volume, at its source, does not enter it through a face.
                 near[u] = current[u] = OUTSIDE if s_first[u] <= 0 else BEYOND
-            used, parts, until, have_line = 0, 0, row_first - 1, -1
+            used, parts, until, have_line = np.int64(0), 0, row_first - 1, -1
 
             for s in range(row_first, row_last + 1):
                 n = s if forward else n_a - 1 - s
@@ -211,7 +185,8 @@ def march_rows(  # type: ignore[no-untyped-def]
                             have_line = n // TILE
                             fill_tile(mu, ids, words, packed, n, forward, n_a, middle, stride_b, stride_c, n_b, top_c,
                                       c_mid, c_slope,
-                                       line_low, line_high, imaged, labelled, tile_fc, line, atom_line)  # fmt: skip
+                                       line_low, line_high, imaged, labelled,
+                                          tile_low, tile_near, tile_fc, line, atom_line)  # fmt: skip
                         elif not tiled and n != have_line:
                             have_line = n
                             low_c, fc = place(c_mid, c_slope, ds, 0, top_c)
@@ -346,3 +321,4 @@ def march_rows(  # type: ignore[no-untyped-def]
                     for u in range(columns):
                         bits[row, u, word] |= row_bits[word * width + u]
                 row_bits[:] = 0
+        block = claim(turn)

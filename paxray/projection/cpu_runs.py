@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from paxray.compiling import helper
 from paxray.projection.lanes import LANES, add_lanes, gather, get, larger, lowest, max_lanes, min_lanes, put
 
 #: No step has this number, so a ray has at most so many.
@@ -22,7 +23,7 @@ FREE = np.int32(-1)
 F32, I16, I32 = np.float32, np.int16, np.int32
 
 
-@njit(cache=True, error_model="numpy")
+@helper(error_model="numpy")
 def take_slot(  # type: ignore[no-untyped-def]
     atom, used, slots, width, shift, atom_of, slot_of, touched, slot_ready, start, members, met, ready,
     deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share,
@@ -31,7 +32,7 @@ def take_slot(  # type: ignore[no-untyped-def]
     if used == slots:
         fold(used, width, shift, atom_of, slot_of, touched, start, members, met, ready,
              deep, shared, run_steps, run_first, run_last, run_share, steps, first, last, share)  # fmt: skip
-        used = 0
+        used = np.int64(0)
     slot_of[atom + NO_ATOMS], atom_of[used], touched[used] = used, atom, 0
     if slot_ready[used] == 0:
         slot_ready[used] = 1
@@ -67,7 +68,7 @@ def close(  # type: ignore[no-untyped-def]
     return used
 
 
-@njit(cache=True, error_model="numpy")
+@helper(error_model="numpy")
 def clear(begin, end, deep, shared, steps, first, last, share):  # type: ignore[no-untyped-def]
     """Empty a stretch of the buffers of slots or classes."""
     for at in range(begin, end):
@@ -81,7 +82,7 @@ def clear(begin, end, deep, shared, steps, first, last, share):  # type: ignore[
             put(share, at, F32(0))
 
 
-@njit(cache=True, error_model="numpy")
+@helper(error_model="numpy")
 def fold(  # type: ignore[no-untyped-def]
     used, width, shift, atom_of, slot_of, touched, start, members, met, ready, deep, shared,
     run_steps, run_first, run_last, run_share, steps, first, last, share,
@@ -118,7 +119,7 @@ def fold(  # type: ignore[no-untyped-def]
                   run_steps, run_first, run_last, run_share)  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nnan", "nsz"})
+@helper(error_model="numpy", fastmath={"contract", "reassoc", "nnan", "nsz"})
 def tally(row, ch, at, low, high, steps, first, last, step_mm, depth0, counts, sums):  # type: ignore[no-untyped-def]
     """Take a class's pixels in one row, whose buffers begin at `at`, into the facts of a block of rows.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from paxray.compiling import helper
 from paxray.projection.lanes import gather, get, lay, pair, put, take
 
 #: Instead of an atom: outside the array; or not on the ray, before its source or behind its detector.
@@ -45,7 +46,7 @@ def blend(mu, base, at, fb, fc, stride_b, stride_c):  # type: ignore[no-untyped-
 
 
 # Inlined by the compiler, not numba, which would count references to the arrays in every slab.
-@njit(forceinline=True, cache=True, error_model="numpy")
+@helper(forceinline=True, error_model="numpy")
 def atom(ids, words, packed, base, at):  # type: ignore[no-untyped-def]
     """The atom at an offset, out of `ids` of 16 bits if `packed`, else out of `words` of 32."""
     if packed:
@@ -55,7 +56,7 @@ def atom(ids, words, packed, base, at):  # type: ignore[no-untyped-def]
     return I32(gather(words, base, at))
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def inside_image(  # type: ignore[no-untyped-def]
     mu, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope, ds, begin, end, keep, out
 ):  # fmt: skip
@@ -65,7 +66,7 @@ def inside_image(  # type: ignore[no-untyped-def]
         put(out, u, keep * get(out, u) + blend(mu, base, at, fb, fc, stride_b, stride_c))
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def inside_label(  # type: ignore[no-untyped-def]
     ids, words, packed, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope, ds, begin, end, near
 ):  # fmt: skip
@@ -77,7 +78,7 @@ def inside_label(  # type: ignore[no-untyped-def]
         put(near, u, atom(ids, words, packed, base, nearest))
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def inside_both(  # type: ignore[no-untyped-def]
     mu, ids, words, packed, base, stride_b, stride_c, top_b, top_c, b_mid, b_slope, c_mid, c_slope,
     ds, begin, end, keep, out, near,
@@ -91,7 +92,7 @@ def inside_both(  # type: ignore[no-untyped-def]
         put(near, u, atom(ids, words, packed, base, nearest))
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def blend_line(mu, first, stride_b, stride_c, low, high, fc, line):  # type: ignore[no-untyped-def]
     """Blend a slab's two lines of voxels, from `first` on and `stride_c` further, next to a row of samples."""
     if stride_b == 1:
@@ -105,7 +106,7 @@ def blend_line(mu, first, stride_b, stride_c, low, high, fc, line):  # type: ign
             lay(line, b, x + fc * (gather(mu, first + stride_c, at) - x))
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def copy_atoms(ids, words, packed, first, stride_b, low, high, atom_line):  # type: ignore[no-untyped-def]
     """Copy the line of atoms nearest to a row of samples."""
     if stride_b == 1 and packed:
@@ -119,7 +120,7 @@ def copy_atoms(ids, words, packed, first, stride_b, low, high, atom_line):  # ty
             lay(atom_line, b, atom(ids, words, packed, first, I32(I32(b) * stride_b)))
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def _blend_tile(mu, first, stride_b, stride_c, n_b, low, high, t0, t1, fc, line):  # type: ignore[no-untyped-def]
     """`blend_line` for slabs `t0` to `t1` of a tile, which are neighbours in memory; `fc` of each."""
     for b in range(low, high + 1):
@@ -134,7 +135,7 @@ def _blend_tile(mu, first, stride_b, stride_c, n_b, low, high, t0, t1, fc, line)
                 lay(line, t * n_b + b, x + get(fc, t) * (gather(mu, at + stride_c, t) - x))
 
 
-@njit(cache=True, error_model="numpy")
+@helper(error_model="numpy")
 def _copy_atom_tile(ids, first, stride_b, n_b, low, high, t0, t1, atom_line):  # type: ignore[no-untyped-def]
     """`copy_atoms` for slabs `t0` to `t1` of a tile."""
     for b in range(low, high + 1):
@@ -147,10 +148,10 @@ def _copy_atom_tile(ids, first, stride_b, n_b, low, high, t0, t1, atom_line):  #
                 lay(atom_line, t * n_b + b, I32(gather(ids, at, t)))
 
 
-@njit(cache=True, error_model="numpy")
+@helper(error_model="numpy")
 def fill_tile(  # type: ignore[no-untyped-def]
     mu, ids, words, packed, n, forward, n_a, middle, stride_b, stride_c, n_b, top_c,
-    c_mid, c_slope, low, high, imaged, labelled, fc, line, atom_line,
+    c_mid, c_slope, low, high, imaged, labelled, low_c, near_c, fc, line, atom_line,
 ):  # fmt: skip
     """Lines of the `TILE` slabs around slab `n` of the array, ``line[(slab % TILE) * n_b + b]``.
 
@@ -159,13 +160,12 @@ def fill_tile(  # type: ignore[no-untyped-def]
     """
     slab0 = n - n % TILE
     count = min(TILE, n_a - slab0)
-    low_c, near_c = np.empty(TILE, np.int32), np.empty(TILE, np.int32)
     for t in range(count):
         step = slab0 + t if forward else n_a - 1 - slab0 - t
         low_c[t], fc[t] = place(c_mid, c_slope, F32(step - middle), 0, top_c)
         near_c[t] = low_c[t] + (1 if fc[t] >= F32(0.5) else 0)
     if imaged:
-        t0 = 0
+        t0 = np.int64(0)
         while t0 < count:
             t1 = t0 + 1
             while t1 < count and low_c[t1] == low_c[t0]:
@@ -174,7 +174,7 @@ def fill_tile(  # type: ignore[no-untyped-def]
             _blend_tile(mu, first, stride_b, np.int64(stride_c), n_b, low, high, t0, t1, fc, line)
             t0 = t1
     if labelled:
-        t0 = 0
+        t0 = np.int64(0)
         while t0 < count:
             t1 = t0 + 1
             while t1 < count and near_c[t1] == near_c[t0]:
@@ -195,7 +195,7 @@ def place(b_mid, b_slope, ds, u, top_b):  # type: ignore[no-untyped-def]
     return low_b, bb - F32(low_b)
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def line_image(line, at, top_b, b_mid, b_slope, ds, begin, end, keep, out):  # type: ignore[no-untyped-def]
     """Attenuation along a line that `blend_line` made."""
     for u in range(begin, end):
@@ -204,7 +204,7 @@ def line_image(line, at, top_b, b_mid, b_slope, ds, begin, end, keep, out):  # t
         put(out, u, keep * get(out, u) + (x + fb * (take(line, at + 1, low_b) - x)))
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def line_label(atom_line, at, top_b, b_mid, b_slope, ds, begin, end, near):  # type: ignore[no-untyped-def]
     """Nearest atom along a line."""
     half = F32(0.5)
@@ -213,7 +213,7 @@ def line_label(atom_line, at, top_b, b_mid, b_slope, ds, begin, end, near):  # t
         put(near, u, take(atom_line, at, I32(low_b + (I32(1) if fb >= half else I32(0)))))
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def line_both(  # type: ignore[no-untyped-def]
     line, atom_line, at, top_b, b_mid, b_slope, ds, begin, end, keep, out, near
 ):  # fmt: skip
@@ -226,7 +226,7 @@ def line_both(  # type: ignore[no-untyped-def]
         put(near, u, take(atom_line, at, I32(low_b + (I32(1) if fb >= half else I32(0)))))
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def edge_image(  # type: ignore[no-untyped-def]
     mu, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope, c_mid, c_slope,
     ds, step, s_first, s_last, begin, end, keep, out,
@@ -250,7 +250,7 @@ def edge_image(  # type: ignore[no-untyped-def]
         put(out, u, keep * get(out, u) + (found if between else zero))
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def edge_label(  # type: ignore[no-untyped-def]
     ids, words, packed, base, stride_b, stride_c, n_b, n_c, b_mid, b_slope, c_mid, c_slope,
     ds, step, s_first, s_last, begin, end, near,

@@ -7,9 +7,10 @@ Slower than Joseph's march; the reference for path lengths.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
+from paxray.compiling import loop
 from paxray.projection.channels import Channels
 from paxray.projection.rays import IndexRays
 from paxray.projection.threads import one_at_a_time
@@ -61,7 +62,7 @@ def path_lengths(
     return path, image
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@loop(parallel=True, error_model="numpy")
 def _walk(mu, atoms, origin, way, limit, cone, start, members, path, image):  # type: ignore[no-untyped-def]
     shape = (mu.shape[2], mu.shape[1], mu.shape[0])
     for row in prange(origin.shape[0]):

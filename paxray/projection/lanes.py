@@ -209,6 +209,17 @@ def larger(typingctx, one, other):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def claim(typingctx, turn):  # type: ignore[no-untyped-def]
+    """Take the next number from ``turn[0]`` of an int64 array: no two threads get the same."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        counter = _data(context, builder, signature.args[0], args[0])
+        return builder.atomic_rmw("add", counter, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(turn), codegen
+
+
+@intrinsic
 def lowest(typingctx, bits):  # type: ignore[no-untyped-def]
     """Number of the lowest set bit of a word; the word's width where none is set."""
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from paxray.compiling import loop
 from paxray.projection.tiles import ROWS_PER_BLOCK
 from paxray.projection.want import Maps, Want, reduce_facts, shift_facts, unpack
 
@@ -102,7 +102,7 @@ def _any_bits(bits: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
     return np.ascontiguousarray(np.moveaxis(_fold(np.moveaxis(bits, -1, 0), n, np.bitwise_or), 0, -1))
 
 
-@njit(cache=True)
+@loop()
 def _coverage(bits, n, channels):  # type: ignore[no-untyped-def]
     """``(channels, rows, columns)`` float32: share of the n x n rays of a pixel that meet a class."""
     rows, columns, words = bits.shape[0] // n, bits.shape[1] // n, bits.shape[2]

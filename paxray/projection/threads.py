@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import numba
+import numpy as np
 from numba import config as numba_config
+from numpy.typing import NDArray
 
 from paxray.errors import ResourceError
 
@@ -52,6 +55,22 @@ def one_at_a_time(threads: int | None = None) -> Iterator[None]:
             yield
         finally:
             numba.set_num_threads(before)
+
+
+def in_all_threads(work: Callable[[NDArray[np.int64]], object]) -> None:
+    """Call ``work(turn)`` in as many threads at once as `one_at_a_time` allows.
+
+    It shares its pieces out itself: `turn` begins at 0, and `paxray.projection.lanes.claim` takes the next from it.
+    """
+    turn, count = np.zeros(1, np.int64), numba.get_num_threads()
+    if count == 1:
+        work(turn)
+        return
+    with ThreadPoolExecutor(count - 1) as pool:
+        others = [pool.submit(work, turn) for _ in range(count - 1)]
+        work(turn)
+        for other in others:
+            other.result()
 
 
 def most_threads() -> int:

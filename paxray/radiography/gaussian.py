@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from paxray.compiling import loop
 
 #: Standard deviations at which the bell is cut off.
 TRUNCATE = 4.0
@@ -27,7 +28,7 @@ def gaussian(image: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     return image
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def _weigh(padded, weights, out):  # type: ignore[no-untyped-def]
     """Sum the rows around each row by weights for how far away they are."""
     radius = weights.size - 1

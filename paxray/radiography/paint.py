@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from numba import njit
+from paxray.compiling import loop
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def paint(out, mask, scale, colour, fill, outline):  # type: ignore[no-untyped-def]
     """Mix a colour into ``out``, ``scale`` times the mask's size, where it is set; more so on its inner border."""
     rows, columns = mask.shape

@@ -6,10 +6,11 @@ All take part of the planes of blocks, so that threads can share them; arrays ar
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from paxray.compiling import loop
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def coarsen(hu, factor, start, stop, total, lowest):  # type: ignore[no-untyped-def]
     """Sum and least value of the blocks of some planes of blocks; the last block of an axis repeats the last voxels.
 
@@ -23,7 +24,9 @@ def coarsen(hu, factor, start, stop, total, lowest):  # type: ignore[no-untyped-
     for bk in range(start, stop):
         for bj in range(total.shape[1]):
             row[:] = 0
-            least[:] = hu[bk * fk, bj * fj]
+            # Element by element: an assignment could fail, and numba would compile its message for seconds.
+            for i in range(ni):
+                least[i] = hu[bk * fk, bj * fj, i]
             for dj in range(fj):
                 j = min(bj * fj + dj, nj - 1)
                 column[:] = 0
@@ -44,7 +47,7 @@ def coarsen(hu, factor, start, stop, total, lowest):  # type: ignore[no-untyped-
                 lowest[bk, bj, bi] = low
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def coarsen_set(voxels, factor, start, stop, out):  # type: ignore[no-untyped-def]
     """Say of the blocks of some planes of blocks whether any voxel is not 0."""
     nk, nj, ni = voxels.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import tracemalloc
 from typing import Any
@@ -18,12 +19,13 @@ from paxray.anatomy.labels import LabelVolume
 from paxray.errors import CaseError, ConfigError, ResourceError
 from paxray.io.volume import Grid, Volume
 from paxray.projection import exact
-from paxray.projection.cpu_rows import SLOTS
+from paxray.projection.cpu_buffers import SLOTS
 from paxray.projection.pages import sparse_zeros
 from paxray.projection.pose import Pose, Setup, place
 from paxray.projection.project import Projection, project, resolve_device
 from paxray.projection.rays import IndexRays, stepping_axes
 from paxray.projection.scene import prepare
+from paxray.projection.threads import in_all_threads, most_threads, one_at_a_time
 from paxray.projection.view import View
 from paxray.projection.want import Want
 
@@ -400,3 +402,17 @@ def test_cuda_without_a_device_is_an_error() -> None:
     with pytest.raises(ResourceError, match="no CUDA device"):
         resolve_device("cuda")
     assert resolve_device("auto") == "cpu"
+
+
+@pytest.mark.parametrize("failing", ["the first", "the last"])
+def test_what_fails_in_a_thread_is_raised(failing: str) -> None:
+    """Whichever of them it is."""
+    numbers, threads = itertools.count(), min(2, most_threads())
+
+    def work(turn: Any) -> None:
+        if next(numbers) == (0 if failing == "the first" else threads - 1):
+            raise MemoryError
+
+    with one_at_a_time(threads), pytest.raises(MemoryError):
+        in_all_threads(work)
+    assert next(numbers) == threads
