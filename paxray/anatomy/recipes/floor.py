@@ -49,18 +49,18 @@ class Upright:
 
     def heights(self, of: Region, *, lowest: bool) -> Float64:
         """Where a region begins or ends in each column of the lattice: a face of its last voxel; NaN without any."""
-        low_index = lowest == self._rising
-        flat = of.mask if low_index else np.flip(of.mask, self._axis)
-        first = flat.argmax(axis=self._axis).astype(np.float64)
-        part = of.box[self._axis]
-        first = part.start + first if low_index else part.stop - 1 - first
-        if not self._rising:
-            first = self._shape[self._axis] - 1 - first
-        first[~of.mask.any(axis=self._axis)] = np.nan
         out = np.full([n for at, n in enumerate(self._shape) if at != self._axis], np.nan)
-        out[tuple(part for at, part in enumerate(of.box) if at != self._axis)] = (
-            first + (-0.5 if lowest else 0.5)
-        ) * self.slice_mm
+        if not of.empty:
+            low_index = lowest == self._rising
+            flat = of.mask if low_index else np.flip(of.mask, self._axis)
+            first = flat.argmax(axis=self._axis).astype(np.float64)
+            part = of.box[self._axis]
+            first = part.start + first if low_index else part.stop - 1 - first
+            if not self._rising:
+                first = self._shape[self._axis] - 1 - first
+            first[~of.mask.any(axis=self._axis)] = np.nan
+            face = first + (-0.5 if lowest else 0.5)
+            out[tuple(part for at, part in enumerate(of.box) if at != self._axis)] = face * self.slice_mm
         out = out.T if self._swapped else out
         return np.ascontiguousarray(out[tuple(slice(None, None, -1 if f else 1) for f in self._flipped)])
 

@@ -126,6 +126,16 @@ def test_a_roof_of_which_a_part_is_missing_is_no_upper_limit():
     assert below(scene, lung, roof=whole).sum() < (~lung).sum()
 
 
+@pytest.mark.parametrize("absent", [None, Region.nothing()], ids=["unknown", "absent"])
+def test_without_roof_and_heart_the_lungs_alone_tell(absent):
+    """An abdomen's scan holds no heart, a chest's no organs: what is not there neither bounds nor tells."""
+    scene, x, y, z = chest()
+    dome = 20 - (x**2 + y**2) / 400
+    lung = (np.hypot(x, y) < 88) & (z > dome)
+    found = below(scene, lung, roof=absent, cushioned=absent)
+    assert_array_equal(found[np.hypot(x, y) < 88], (z <= dome)[np.hypot(x, y) < 88])
+
+
 @pytest.mark.parametrize("pixel_mm", [(5.0, 5.0), (2.5, 5.0)])
 def test_a_sheet_keeps_a_slope_and_goes_on_level(pixel_mm):
     """Laplace's equation: linear between two edges, constant beyond, and nowhere beyond what it is hung from."""
