@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from shapes import full, region
 
@@ -134,6 +136,25 @@ def test_without_roof_and_heart_the_lungs_alone_tell(absent):
     lung = (np.hypot(x, y) < 88) & (z > dome)
     found = below(scene, lung, roof=absent, cushioned=absent)
     assert_array_equal(found[np.hypot(x, y) < 88], (z <= dome)[np.hypot(x, y) < 88])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(*[st.integers(1, 12)] * 3),
+    shares=st.tuples(*[st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0])] * 3),
+)
+def test_whatever_the_masks_nothing_above_is_below_and_all_of_the_roof_is(seed, shape, shares):
+    rng = np.random.default_rng(seed)
+    scene = Scene(Grid(shape, np.diag([*rng.uniform(0.4, 25, 3), 1.0])))
+    lung, roof, heart = (rng.random(shape) < share for share in shares)
+    try:
+        found = below(scene, lung, roof=region(roof), cushioned=region(heart))
+    except Underivable:
+        assert not lung.any()
+        return
+    assert not (found & lung).any()
+    assert found[roof & ~lung].all()
 
 
 @pytest.mark.parametrize("pixel_mm", [(5.0, 5.0), (2.5, 5.0)])
