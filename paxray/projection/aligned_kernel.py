@@ -1,5 +1,6 @@
 """What `aligned` compiles: runs of atoms and sums of attenuation along columns of voxels, and pixels that read them.
 
+Both volumes are read in one pass, and what comes next is fetched meanwhile: the memory is what takes the time.
 Small arrays are passed to few functions and these are called for whole tiles: numba hands each array over as a
 handful of values, which costs more than the work on a voxel.
 """
@@ -7,12 +8,21 @@ handful of values, which costs more than the work on a voxel.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic
+from numba.np import arrayobj
 
 from paxray.projection.lanes import gather, get, lowest, ones, put, unlike
 from paxray.projection.rays import POSITION_DECIMALS
 from paxray.projection.want import BODY, PADDING
 
+#: Slabs whose attenuation is added up in float32, before their sum goes to float64.
+SLABS = 8
+#: Slabs by which voxels are fetched before they are needed; less comes too late, more is pushed out again.
+AHEAD = 8
+#: Voxels of attenuation in a line of the cache.
+LINE = 16
 #: Floats that a sum along contiguous memory keeps apart.
 SUM_LANES = 64
 #: Runs of atoms found before they are credited.
@@ -21,6 +31,24 @@ _ROUND = 10.0**POSITION_DECIMALS
 _BODY, _PADDING = np.uint8(BODY), np.uint8(PADDING)
 
 F32 = np.float32
+
+
+@intrinsic
+def fetch(typingctx, array, at):  # type: ignore[no-untyped-def]
+    """Have the cache line of ``array[at]`` brought near; `at` may lie outside of the array."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        data = arrayobj.make_array(signature.args[0])(context, builder, args[0]).data
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        # Of data that is read and soon, but not so soon that it had to be in the first-level cache.
+        read, locality, of_data = word(0), word(2), word(1)
+        place = builder.bitcast(builder.gep(data, [args[1]]), byte)
+        builder.call(prefetch, [place, read, locality, of_data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
 
 
 @njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
@@ -60,27 +88,21 @@ def follow_columns(  # type: ignore[no-untyped-def]
         first_line = tile * lines_per_tile
         last_line = min(lines, first_line + lines_per_tile)
         base = origin + first_line * stride_c
-        if want_image:
-            totals = column_sums[first_line + 1 : last_line + 1, 1 : width + 1]
-            if stride_a == 1:
-                _sum_along(mu, base, n_a, stride_b, totals[0])
-            else:
-                _sum_across(mu, base, n_a, stride_a, stride_c, totals)
-        if not labelled:
-            continue
         # The pixels of column x of this tile: mine[x] to mine[x + 1].
-        mine = pixels_from[first_line * width : last_line * width + 1]
-        if mine[0] == mine[-1]:
-            continue
-        n_columns = mine.size - 1
+        mine = pixels_from[first_line * width : last_line * width + 1] if labelled else pixels_from
+        seen = labelled and mine[0] < mine[-1]
+        n_columns = (last_line - first_line) * width if seen else 0
         lowest_column, highest_column = np.full(n_channels, n_columns), np.full(n_channels, -1)
         steps = np.empty((n_channels if measured else 0, n_columns), np.int32)
         first = np.empty((n_channels if deep else 0, n_columns), np.int32)
         last = np.empty((n_channels if deep else 0, n_columns), np.int32)
         cut = np.zeros(n_columns if incomplete.size > 0 else 0, np.bool_)
         found_bits = np.zeros((n_columns, atom_bits.shape[1]), np.uint64)
-        _runs(atoms, base, n_a, width, stride_a, stride_b, stride_c, mine, start, members, atom_bits, flags,
-              lowest_column, highest_column, steps, first, last, cut, found_bits)  # fmt: skip
+        if want_image and stride_a == 1:
+            _sum_along(mu, base, n_a, stride_b, column_sums[first_line + 1, 1 : width + 1])
+        _follow(mu, atoms, base, n_a, width, last_line - first_line, stride_a, stride_b, stride_c, want_image, seen,
+                column_sums, (first_line + 1) * (width + 3) + 1, mine, start, members, atom_bits, flags,
+                lowest_column, highest_column, steps, first, last, cut, found_bits)  # fmt: skip
         for x in range(n_columns if bits.size > 0 or incomplete.size > 0 else 0):
             for n in range(mine[x], mine[x + 1]):
                 row, u = row_of[n], u_of[n]
@@ -88,7 +110,7 @@ def follow_columns(  # type: ignore[no-untyped-def]
                     bits[row, u, word] = found_bits[x, word]
                 if incomplete.size > 0:
                     incomplete[row, u] = cut[x]
-        if measured:
+        if measured and seen:
             _spread(mine, row_of, u_of, lowest_column, highest_column, steps, first, last, step_mm, mirror, depth_of,
                     path, entry, exit_, counts[tile : tile + 1], sums[tile : tile + 1])  # fmt: skip
 
@@ -129,30 +151,6 @@ def _by_column(column_of, n_columns):  # type: ignore[no-untyped-def]
                 pixels_from[x] -= 1
                 row_of[pixels_from[x]], u_of[pixels_from[x]] = row, u
     return pixels_from, row_of, u_of
-
-
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _sum_across(mu, base, n_a, stride_a, stride_c, totals):  # type: ignore[no-untyped-def]
-    """Add all slabs to ``totals[line, column]``, where columns lie side by side in memory."""
-    lines, width = totals.shape
-    whole = n_a - n_a % 8
-    for s in range(0, whole, 8):
-        for line in range(lines):
-            at = base + line * stride_c + s * stride_a
-            total = totals[line]
-            for b in range(width):
-                even = (gather(mu, at, b) + gather(mu, at + stride_a, b)) + (
-                    gather(mu, at + 2 * stride_a, b) + gather(mu, at + 3 * stride_a, b)
-                )
-                odd = (gather(mu, at + 4 * stride_a, b) + gather(mu, at + 5 * stride_a, b)) + (
-                    gather(mu, at + 6 * stride_a, b) + gather(mu, at + 7 * stride_a, b)
-                )
-                put(total, b, get(total, b) + np.float64(even + odd))
-    for s in range(whole, n_a):
-        for line in range(lines):
-            at = base + line * stride_c + s * stride_a
-            for b in range(width):
-                totals[line, b] += mu[at + b]
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -206,21 +204,23 @@ def _credit(  # type: ignore[no-untyped-def]
             steps[channel, column] += end - begin + 1
 
 
-@njit(cache=True, error_model="numpy")
-def _runs(  # type: ignore[no-untyped-def]
-    atoms, base, n_a, width, stride_a, stride_b, stride_c, mine, start, members, atom_bits, flags,
-    lowest_column, highest_column, steps, first, last, cut, found_bits,
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _follow(  # type: ignore[no-untyped-def]
+    mu, atoms, base, n_a, width, lines, stride_a, stride_b, stride_c, imaged, labelled, totals, totals_at,
+    mine, start, members, atom_bits, flags, lowest_column, highest_column, steps, first, last, cut, found_bits,
 ):  # fmt: skip
-    """Find the runs of equal atoms in each column of a tile and credit them, slab 0 first.
+    """Add up a tile's attenuation across the slabs; find and credit its columns' runs of atoms, slab 0 first.
 
-    Written without branches that depend on where structures lie: the processor cannot foresee those. Runs are
-    handed on many at a time, for a call costs more than a run.
+    The sums of a line begin at `totals_at` in `totals`, a row of it for each line. Written without branches that
+    depend on where structures lie: the processor cannot foresee those. Runs are handed on many at a time, for a call
+    costs more than a run.
     """
     # Voxels are compared 32 side by side in memory: along the columns where these lie in one piece, else across.
     along = stride_a == 1
     outer, inner = (width, n_a) if along else (n_a, width)
     outer_stride, back = (stride_b, np.int64(1)) if along else (stride_a, stride_a)
-    lines = (mine.size - 1) // width
+    totals_stride, totals = totals.shape[1], totals.reshape(-1)
+    of_slabs = np.empty(width if imaged else 0, F32)
     differs = np.zeros(inner // 32 + 2, np.uint32)
     differs_at = np.zeros(inner // 32 + 2, np.int64)
     change_at = np.empty(inner + 4, np.int64)
@@ -229,12 +229,35 @@ def _runs(  # type: ignore[no-untyped-def]
     at_column, of_atom = np.empty(room, np.int32), np.empty(room, np.int32)
     begins, ends = np.empty(room, np.int32), np.empty(room, np.int32)
     held = 0
-    for slow in range(0 if along else 1, outer):
+    for slow in range(outer if labelled or not along else 0):
         for line in range(lines):
             row = base + line * stride_c + slow * outer_stride
+            # What is fetched next of `mu`, and up to where. Along the columns the processor fetches ahead by itself.
+            coming = row + AHEAD * stride_a
+            enough = coming + width if imaged and not along else coming
+            if imaged and not along and slow % SLABS == 0:
+                total = totals_at + line * totals_stride
+                if slow + SLABS <= n_a:
+                    for b in range(width):
+                        even = (gather(mu, row, b) + gather(mu, row + stride_a, b)) + (
+                            gather(mu, row + 2 * stride_a, b) + gather(mu, row + 3 * stride_a, b)
+                        )
+                        odd = (gather(mu, row + 4 * stride_a, b) + gather(mu, row + 5 * stride_a, b)) + (
+                            gather(mu, row + 6 * stride_a, b) + gather(mu, row + 7 * stride_a, b)
+                        )
+                        put(of_slabs, b, even + odd)
+                    # Apart, so that the loop above is not held to the lanes of float64.
+                    for b in range(width):
+                        put(totals, total + b, get(totals, total + b) + np.float64(gather(of_slabs, 0, b)))
+                else:
+                    for s in range(n_a - slow):
+                        for b in range(width):
+                            added = np.float64(gather(mu, row + s * stride_a, b))
+                            put(totals, total + b, get(totals, total + b) + added)
             words = 0
-            for fast in range(1 if along else 0, inner, 32):
+            for fast in range(1 if along else 0, inner if labelled and (along or slow > 0) else 0, 32):
                 lanes, at = inner - fast, row + fast
+                fetch(atoms, at + AHEAD * stride_a)
                 if lanes >= 32:
                     differ = unlike(atoms, at, back)
                 elif at + lanes - 32 >= back:
@@ -260,6 +283,9 @@ def _runs(  # type: ignore[no-untyped-def]
                         break
                 changes = end
             for change in range(changes):
+                # In between, so that the memory is not idle.
+                fetch(mu, min(coming, enough))
+                coming += LINE
                 fast = change_at[change]
                 s = fast if along else slow
                 column = line * width + (slow if along else fast)
@@ -276,11 +302,13 @@ def _runs(  # type: ignore[no-untyped-def]
                     before, after = flags[old], flags[np.int64(atoms[row + fast])]
                     leaves = (before & _BODY > 0) & (after & _PADDING > 0)
                     cut[column] |= leaves | (before & _PADDING > 0) & (after & _BODY > 0)
+            for at in range(coming, enough, LINE):
+                fetch(mu, at)
             if held >= RUNS_HELD:
                 _credit(held, at_column, of_atom, begins, ends, start, members, atom_bits,
                         lowest_column, highest_column, steps, first, last, found_bits)  # fmt: skip
                 held = 0
-    for line in range(lines):
+    for line in range(lines if labelled else 0):
         for b in range(width):
             column = line * width + b
             low = base + line * stride_c + b * stride_b
