@@ -19,7 +19,8 @@ from paxray.projection.want import BODY, PADDING
 
 #: Slabs whose attenuation is added up in float32, before their sum goes to float64.
 SLABS = 8
-#: Slabs by which voxels are fetched before they are needed; less comes too late, more is pushed out again.
+#: Slabs by which voxels are fetched ahead: no fewer than are added up together. Half as many and twice as many were
+#: slower.
 AHEAD = 8
 #: Voxels of attenuation in a line of the cache.
 LINE = 16
@@ -80,7 +81,10 @@ def follow_columns(  # type: ignore[no-untyped-def]
                 (near_b >= edge_b[0]) & (near_b < edge_b[1]) & (near_c >= edge_c[0]) & (near_c < edge_c[1])
             )
             column_of[row, u] = np.int32(near_c * width + near_b) if inside else np.int32(-1)
-    pixels_from, row_of, u_of = _by_column(column_of, width * lines if labelled else 0)
+    column_of = column_of.reshape(-1)
+    pixels_from, pixel_of = _by_column(column_of, width * lines if labelled else 0)
+    flat_bits, flat_incomplete = bits.reshape(-1), incomplete.reshape(-1)
+    flat_path, flat_entry, flat_exit = path.reshape(-1), entry.reshape(-1), exit_.reshape(-1)
 
     # Framed by zeros, in which attenuation beyond the outermost columns ends.
     column_sums = np.zeros((lines + 3 if want_image else 0, width + 3))
@@ -93,9 +97,10 @@ def follow_columns(  # type: ignore[no-untyped-def]
         seen = labelled and mine[0] < mine[-1]
         n_columns = (last_line - first_line) * width if seen else 0
         lowest_column, highest_column = np.full(n_channels, n_columns), np.full(n_channels, -1)
-        steps = np.empty((n_channels if measured else 0, n_columns), np.int32)
-        first = np.empty((n_channels if deep else 0, n_columns), np.int32)
-        last = np.empty((n_channels if deep else 0, n_columns), np.int32)
+        # Of channel times column.
+        steps = np.empty(n_channels * n_columns if measured else 0, np.int32)
+        first = np.empty(n_channels * n_columns if deep else 0, np.int32)
+        last = np.empty(n_channels * n_columns if deep else 0, np.int32)
         cut = np.zeros(n_columns if incomplete.size > 0 else 0, np.bool_)
         found_bits = np.zeros((n_columns, atom_bits.shape[1]), np.uint64)
         if want_image and stride_a == 1:
@@ -105,14 +110,14 @@ def follow_columns(  # type: ignore[no-untyped-def]
                 lowest_column, highest_column, steps, first, last, cut, found_bits)  # fmt: skip
         for x in range(n_columns if bits.size > 0 or incomplete.size > 0 else 0):
             for n in range(mine[x], mine[x + 1]):
-                row, u = row_of[n], u_of[n]
                 for word in range(bits.shape[2]):
-                    bits[row, u, word] = found_bits[x, word]
+                    flat_bits[pixel_of[n] * bits.shape[2] + word] = found_bits[x, word]
                 if incomplete.size > 0:
-                    incomplete[row, u] = cut[x]
+                    flat_incomplete[pixel_of[n]] = cut[x]
         if measured and seen:
-            _spread(mine, row_of, u_of, lowest_column, highest_column, steps, first, last, step_mm, mirror, depth_of,
-                    path, entry, exit_, counts[tile : tile + 1], sums[tile : tile + 1])  # fmt: skip
+            _spread(mine, pixel_of, column_of, first_line * width, lowest_column, highest_column, steps, first, last,
+                    step_mm, mirror, depth_of, size, flat_path, flat_entry, flat_exit,
+                    counts[tile : tile + 1], sums[tile : tile + 1])  # fmt: skip
 
     if want_image:
         for row in prange(rows):
@@ -133,9 +138,9 @@ def _rounded(at):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _by_column(column_of, n_columns):  # type: ignore[no-untyped-def]
-    """Rows and columns of the pixels nearest to column x, in order: from `pixels_from[x]` to `pixels_from[x + 1]`."""
+    """Numbers of the pixels nearest to column x, in order: from `pixels_from[x]` to `pixels_from[x + 1]`."""
     pixels_from = np.zeros(n_columns + 1, np.int32)
-    for x in column_of.reshape(-1):
+    for x in column_of:
         if x >= 0:
             pixels_from[x] += 1
     total = 0
@@ -143,14 +148,13 @@ def _by_column(column_of, n_columns):  # type: ignore[no-untyped-def]
         total += pixels_from[x]
         pixels_from[x] = total
     # Filled from behind, the end of each column's pixels becomes their beginning.
-    row_of, u_of = np.empty(total, np.int32), np.empty(total, np.int32)
-    for row in range(column_of.shape[0] - 1, -1, -1):
-        for u in range(column_of.shape[1] - 1, -1, -1):
-            x = column_of[row, u]
-            if x >= 0:
-                pixels_from[x] -= 1
-                row_of[pixels_from[x]], u_of[pixels_from[x]] = row, u
-    return pixels_from, row_of, u_of
+    pixel_of = np.empty(total, np.int32)
+    for pixel in range(column_of.size - 1, -1, -1):
+        x = column_of[pixel]
+        if x >= 0:
+            pixels_from[x] -= 1
+            pixel_of[pixels_from[x]] = pixel
+    return pixels_from, pixel_of
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -183,25 +187,28 @@ def _credit(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Add runs to what the columns meet; a channel's rows are cleared when a tile first meets it."""
     measured, deep = steps.size > 0, last.size > 0
+    n_columns = found_bits.shape[0]
     for run in range(held):
-        column, atom = at_column[run], of_atom[run]
+        column, atom = np.int64(at_column[run]), np.int64(of_atom[run])
         for word in range(atom_bits.shape[1]):
             found_bits[column, word] |= atom_bits[atom, word]
         if not measured:
             continue
         begin, end = begins[run], ends[run]
         for m in range(start[atom], start[atom + 1]):
-            channel = members[m]
+            channel = np.int64(members[m])
+            cell = channel * n_columns + column
             if highest_column[channel] < 0:
-                for x in range(steps.shape[1]):
-                    steps[channel, x] = 0
+                for x in range(channel * n_columns, (channel + 1) * n_columns):
+                    steps[x] = 0
             lowest_column[channel] = min(lowest_column[channel], column)
             highest_column[channel] = max(highest_column[channel], column)
+            met = get(steps, cell)
             if deep:
-                if steps[channel, column] == 0:
-                    first[channel, column] = begin
-                last[channel, column] = end
-            steps[channel, column] += end - begin + 1
+                if met == 0:
+                    put(first, cell, begin)
+                put(last, cell, end)
+            put(steps, cell, np.int32(met + (end - begin + np.int32(1))))
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -220,6 +227,7 @@ def _follow(  # type: ignore[no-untyped-def]
     outer, inner = (width, n_a) if along else (n_a, width)
     outer_stride, back = (stride_b, np.int64(1)) if along else (stride_a, stride_a)
     totals_stride, totals = totals.shape[1], totals.reshape(-1)
+    whole = n_a - n_a % SLABS
     of_slabs = np.empty(width if imaged else 0, F32)
     differs = np.zeros(inner // 32 + 2, np.uint32)
     differs_at = np.zeros(inner // 32 + 2, np.int64)
@@ -232,28 +240,28 @@ def _follow(  # type: ignore[no-untyped-def]
     for slow in range(outer if labelled or not along else 0):
         for line in range(lines):
             row = base + line * stride_c + slow * outer_stride
-            # What is fetched next of `mu`, and up to where. Along the columns the processor fetches ahead by itself.
+            # What is fetched next of `mu`, and up to where. Along the columns, which are long, the processor does it.
             coming = row + AHEAD * stride_a
             enough = coming + width if imaged and not along else coming
-            if imaged and not along and slow % SLABS == 0:
-                total = totals_at + line * totals_stride
-                if slow + SLABS <= n_a:
-                    for b in range(width):
-                        even = (gather(mu, row, b) + gather(mu, row + stride_a, b)) + (
-                            gather(mu, row + 2 * stride_a, b) + gather(mu, row + 3 * stride_a, b)
-                        )
-                        odd = (gather(mu, row + 4 * stride_a, b) + gather(mu, row + 5 * stride_a, b)) + (
-                            gather(mu, row + 6 * stride_a, b) + gather(mu, row + 7 * stride_a, b)
-                        )
-                        put(of_slabs, b, even + odd)
-                    # Apart, so that the loop above is not held to the lanes of float64.
-                    for b in range(width):
-                        put(totals, total + b, get(totals, total + b) + np.float64(gather(of_slabs, 0, b)))
-                else:
-                    for s in range(n_a - slow):
-                        for b in range(width):
-                            added = np.float64(gather(mu, row + s * stride_a, b))
-                            put(totals, total + b, get(totals, total + b) + added)
+            total = totals_at + line * totals_stride
+            if imaged and not along and slow < whole:
+                # A part of the line through all slabs of eight, then the next part: so the memory is not idle.
+                part, at = slow % SLABS, row - slow % SLABS * stride_a
+                low, high = part * width // SLABS, (part + 1) * width // SLABS
+                for b in range(low, high):
+                    even = (gather(mu, at, b) + gather(mu, at + stride_a, b)) + (
+                        gather(mu, at + 2 * stride_a, b) + gather(mu, at + 3 * stride_a, b)
+                    )
+                    odd = (gather(mu, at + 4 * stride_a, b) + gather(mu, at + 5 * stride_a, b)) + (
+                        gather(mu, at + 6 * stride_a, b) + gather(mu, at + 7 * stride_a, b)
+                    )
+                    put(of_slabs, b, even + odd)
+                # Apart, so that the loop above is not held to the lanes of float64.
+                for b in range(low, high):
+                    put(totals, total + b, get(totals, total + b) + np.float64(gather(of_slabs, 0, b)))
+            elif imaged and not along:
+                for b in range(width):
+                    put(totals, total + b, get(totals, total + b) + np.float64(gather(mu, row, b)))
             words = 0
             for fast in range(1 if along else 0, inner if labelled and (along or slow > 0) else 0, 32):
                 lanes, at = inner - fast, row + fast
@@ -284,8 +292,9 @@ def _follow(  # type: ignore[no-untyped-def]
                 changes = end
             for change in range(changes):
                 # In between, so that the memory is not idle.
-                fetch(mu, min(coming, enough))
-                coming += LINE
+                if coming < enough:
+                    fetch(mu, coming)
+                    coming += LINE
                 fast = change_at[change]
                 s = fast if along else slow
                 column = line * width + (slow if along else fast)
@@ -328,43 +337,46 @@ def _follow(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, error_model="numpy")
 def _spread(  # type: ignore[no-untyped-def]
-    mine, row_of, u_of, lowest_column, highest_column, steps, first, last, step_mm, mirror, depth_of,
-    path, entry, exit_, counts, sums,
+    mine, pixel_of, column_of, first_column, lowest_column, highest_column, steps, first, last,
+    step_mm, mirror, depth_of, size, path, entry, exit_, counts, sums,
 ):  # fmt: skip
-    """Give each of a tile's pixels what its column met; `mirror` is the number of slabs if rays run against them."""
-    deep = last.size > 0
-    for channel in range(steps.shape[0]):
-        for column in range(lowest_column[channel], highest_column[channel] + 1):
-            met = steps[channel, column]
+    """Give each of a tile's pixels what its column met; `mirror` is the number of slabs if rays run against them.
+
+    Columns are counted from `first_column` in the tile. Maps are flat.
+    """
+    deep, n_columns, (rows, columns) = last.size > 0, mine.size - 1, size
+    for channel in range(lowest_column.size):
+        if highest_column[channel] < 0:
+            continue
+        pixels, column_sum, row_sum, left, right, top, bottom = 0, 0, 0, columns, -1, rows, -1
+        length_sum, longest, begins_sum, ends_sum = 0.0, 0.0, 0.0, 0.0
+        for n in range(mine[lowest_column[channel]], mine[highest_column[channel] + 1]):
+            pixel = np.int64(pixel_of[n])
+            cell = channel * n_columns + column_of[pixel] - first_column
+            met = get(steps, cell)
             if met == 0:
                 continue
-            length = met * step_mm
-            for n in range(mine[column], mine[column + 1]):
-                row, u = row_of[n], u_of[n]
-                if path.size > 0:
-                    path[channel, row, u] = F32(length)
-                if not deep:
-                    continue
-                enters, leaves = first[channel, column], last[channel, column]
-                if mirror > 0:
-                    enters, leaves = mirror - 1 - leaves, mirror - 1 - enters
-                depth0 = depth_of[0] + u * depth_of[1] + row * depth_of[2]
-                begins, ends = depth0 + (enters - 0.5) * step_mm, depth0 + (leaves + 0.5) * step_mm
-                if entry.size > 0:
-                    entry[channel, row, u], exit_[channel, row, u] = F32(begins), F32(ends)
-                if counts.size == 0:
-                    continue
-                if counts[0, channel, 0] == 0:
-                    counts[0, channel, 1], counts[0, channel, 2] = u, u
-                    counts[0, channel, 3], counts[0, channel, 4] = row, row
-                counts[0, channel, 0] += 1
-                counts[0, channel, 1] = min(counts[0, channel, 1], u)
-                counts[0, channel, 2] = max(counts[0, channel, 2], u)
-                counts[0, channel, 3] = min(counts[0, channel, 3], row)
-                counts[0, channel, 4] = max(counts[0, channel, 4], row)
-                counts[0, channel, 5] += u
-                counts[0, channel, 6] += row
-                sums[0, channel, 0] += length
-                sums[0, channel, 1] = max(sums[0, channel, 1], length)
-                sums[0, channel, 2] += begins
-                sums[0, channel, 3] += ends
+            length, of_channel = met * step_mm, channel * rows * columns + pixel
+            if path.size > 0:
+                put(path, of_channel, F32(length))
+            if not deep:
+                continue
+            enters, leaves = np.int64(get(first, cell)), np.int64(get(last, cell))
+            if mirror > 0:
+                enters, leaves = mirror - 1 - leaves, mirror - 1 - enters
+            row, u = pixel // columns, pixel % columns
+            depth0 = depth_of[0] + u * depth_of[1] + row * depth_of[2]
+            begins, ends = depth0 + (enters - 0.5) * step_mm, depth0 + (leaves + 0.5) * step_mm
+            if entry.size > 0:
+                put(entry, of_channel, F32(begins))
+                put(exit_, of_channel, F32(ends))
+            pixels, column_sum, row_sum = pixels + 1, column_sum + u, row_sum + row
+            left, right, top, bottom = min(left, u), max(right, u), min(top, row), max(bottom, row)
+            length_sum, longest = length_sum + length, max(longest, length)
+            begins_sum, ends_sum = begins_sum + begins, ends_sum + ends
+        if pixels > 0 and counts.size > 0:
+            found = counts[0, channel]
+            found[0], found[1], found[2], found[3], found[4] = pixels, left, right, top, bottom
+            found[5], found[6] = column_sum, row_sum
+            summed = sums[0, channel]
+            summed[0], summed[1], summed[2], summed[3] = length_sum, longest, begins_sum, ends_sum
