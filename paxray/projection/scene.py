@@ -270,7 +270,7 @@ def prepare(
     if not (want.image or want.materials or want.labelled):
         raise ConfigError("nothing is wanted of the projection", do="project(..., want=['image', ...])")
     kind = kind_of(mu.array)
-    if kind == "numpy" and float(mu.array[::8, ::8, ::8].min()) < LEAST_PER_MM:
+    if kind == "numpy" and _holds_hu(mu.array):
         raise ConfigError(
             "the volume holds HU, not attenuation per mm",
             found=f"values down to {mu.array.min():g}",
@@ -342,6 +342,12 @@ def prepare(
         supersample=supersample,
         kind=kind,
     )
+
+
+def _holds_hu(array: NDArray[Any]) -> bool:
+    """Whether any of up to 32 voxels along each axis is below what attenuation can be."""
+    few = tuple(slice(None, None, -(-n // 32)) for n in array.shape)
+    return float(array[few].min()) < LEAST_PER_MM
 
 
 def _check_words(method: str, backend: str, per: str, device: str, supersample: int) -> None:

@@ -6,10 +6,11 @@ All take part of the planes, so that threads can share them; arrays are ``(nk, n
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from paxray.compiling import helper, loop
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def below_within(hu, limit, wanted, factor, start, stop, out):  # type: ignore[no-untyped-def]
     """``out`` = below a limit and in a wanted block, in some planes."""
     fk, fj, fi = factor
@@ -28,7 +29,7 @@ def below_within(hu, limit, wanted, factor, start, stop, out):  # type: ignore[n
                 first = end
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def solid_within(hu, limit, near, factor, include, start, stop, out):  # type: ignore[no-untyped-def]
     """``out`` = in a block that is 2, or above a limit in one that is 1, or not 0 in ``include``, in some planes."""
     fk, fj, fi = factor
@@ -51,7 +52,7 @@ def solid_within(hu, limit, near, factor, include, start, stop, out):  # type: i
                 first = end
 
 
-@njit
+@helper()
 def _run_end(row, first):  # type: ignore[no-untyped-def]
     """Where the run of equal values that begins at ``first`` ends: rows of many blocks are quicker than single ones."""
     end = first + 1
@@ -60,7 +61,7 @@ def _run_end(row, first):  # type: ignore[no-untyped-def]
     return end
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def widen(mask, steps, start, stop):  # type: ignore[no-untyped-def]
     """Add the neighbours in the plane so many times over, in some planes; any strides."""
     nj, ni = mask.shape[1:]
@@ -80,7 +81,7 @@ def widen(mask, steps, start, stop):  # type: ignore[no-untyped-def]
                 mask[k, j, i] = now[j + 1, i + 1] != 0
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def settle(labels, body, unscanned, start, stop, flags):  # type: ignore[no-untyped-def]
     """Body = labelled, or body and scanned; unscanned = and not body; ``flags`` 1 and 2 say which, in some planes."""
     for k in range(start, stop):
@@ -93,7 +94,7 @@ def settle(labels, body, unscanned, start, stop, flags):  # type: ignore[no-unty
                 flags[k, j, i] = 1 if inside else 2 if outside else 0
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def row_inset(values, wanted, start, stop, inset):  # type: ignore[no-untyped-def]
     """How far from either end of each row its first wanted value lies, ``(2, nk, nj)``; infinite without one."""
     ni = values.shape[2]
@@ -112,7 +113,7 @@ def row_inset(values, wanted, start, stop, inset):  # type: ignore[no-untyped-de
                 inset[1, k, j] = ni - 1 - last
 
 
-@njit(cache=True, nogil=True)
+@loop(nogil=True)
 def number_pieces(mask, joins, out):  # type: ignore[no-untyped-def]
     """Number pieces 1, 2, ... in the order of their first voxels, 0 elsewhere; `joins` says for k, j, i if neighbours
     along that axis hang together. Returns how many there are.
@@ -152,7 +153,7 @@ def number_pieces(mask, joins, out):  # type: ignore[no-untyped-def]
     return pieces
 
 
-@njit
+@helper()
 def _joined(parent, one, other):  # type: ignore[no-untyped-def]
     """The number of two voxels that hang together, each of whose numbers may be 0."""
     if one == 0 or other == 0 or one == other:
@@ -162,7 +163,7 @@ def _joined(parent, one, other):  # type: ignore[no-untyped-def]
     return min(one, other)
 
 
-@njit
+@helper()
 def _root(parent, number):  # type: ignore[no-untyped-def]
     while parent[number] != number:
         parent[number] = parent[parent[number]]
