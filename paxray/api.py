@@ -232,6 +232,12 @@ def place(pose: Pose | str, labels: LabelVolume, setup: Setup | None = None, **c
     setup, changes
         Beam and detector; single settings by name, e.g. ``beam="parallel"`` or ``size=(1024, 1024)``.
     """
+    if not isinstance(pose, Pose | str):
+        raise ConfigError(
+            "a view is placed by the name of a pose or by a pose",
+            expected="'pa', or paxray.projection.pose.Pose('tilted', azimuth_deg=20)",
+            found=type(pose).__name__,
+        )
     body = _body_of(labels)
     known = [field.name for field in fields(Setup)]
     for name in changes:

@@ -29,7 +29,8 @@ class _Teller(Listener):
 
     def on_start(self, event: Event) -> None:
         """A function was not in numba's cache."""
-        module = event.data["dispatcher"].py_func.__module__
+        # A function made by `exec`, as sympy makes them, has none.
+        module = event.data["dispatcher"].py_func.__module__ or ""
         if not self.told and module.partition(".")[0] == PACKAGE:
             self.told = True
             logging.getLogger(PACKAGE).warning(MESSAGE)

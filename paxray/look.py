@@ -16,9 +16,10 @@ from paxray.config import parse_pipeline
 from paxray.dataset.rle import decode_mask
 from paxray.files import write_bytes, write_json
 from paxray.io.cases import BY_NAME, Case, MaskSource
+from paxray.io.stored import require_there
 from paxray.io.volume import Volume
 from paxray.plausibility.rules import RULES
-from paxray.produce import Clock, catalog_of, peak_memory_mib, prepare, shoot, views_of
+from paxray.produce import Clock, catalog_of, classes_of, peak_memory_mib, prepare, shoot, views_of
 from paxray.projection.project import Device
 from paxray.radiography.overlay import draw_overlay
 from paxray.radiography.signal import encode_signal
@@ -76,7 +77,7 @@ def look(
         ``auto``, ``cpu`` or ``cuda``.
     full
         Also the classes that the built-in catalog's recipes make, surfaces, landmarks, measures and findings, as a
-        build has them; nothing is dropped for a finding. Recipes in `catalog_file` are followed in any case.
+        build has them; nothing is dropped for a finding. Classes in `catalog_file` come out in any case.
     only
         Names of the classes that come out, synonyms allowed, and recipes of the built-in catalog among them are
         followed; all by default.
@@ -111,6 +112,10 @@ def look(
     catalog = catalog_of(pipeline)
     clock = Clock()
     sources = tuple(source_of(text, vocabulary, further_labels or {}) for text in labels)
+    # What was mistyped is told before anything is loaded, which may take compiling.
+    classes_of(pipeline, catalog)
+    for path, where in ((ct, str(ct)), *((source.path, source.where) for source in sources)):
+        require_there(path, where)
     case = Case(case_id="case", patient_id="case", ct=ct, ct_where=str(ct), masks=sources)
     subject = prepare(case, pipeline, catalog, clock, device=device, full=full, read=read)  # type: ignore[arg-type]
     categories = {name: n for n, name in enumerate(subject.classes, start=1)}
@@ -123,7 +128,10 @@ def look(
             made.append(_write(folder, subject, shot, catalog, categories, all_drawn=bool(only)))
     return {
         "views": made,
-        "findings": [{k: v for k, v in row.items() if k != "action"} for row in finding_rows(subject)],
+        # None where nothing was looked for.
+        "findings": [{k: v for k, v in row.items() if k != "action"} for row in finding_rows(subject)]
+        if full
+        else None,
         "backend": backend,
         "seconds": clock.seconds,
         "memory_mib": peak_memory_mib(),

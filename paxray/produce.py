@@ -175,8 +175,10 @@ def _prepare(
         found_in = (*FOUND_IN, *(BORDERS if any(lesion.name == NODES for lesion in lesions) else ()))
         needed += [name for name in found_in if name in catalog and name not in needed]
     elif pipeline.labels.classes == "all":
+        built_in = load_catalog()
         free = set(catalog.graph.free_of(_built_in_recipes(catalog)))
-        classes = tuple(name for name in classes if name in free)
+        # Classes of one's own come out, by recipes of the built-in catalog if need be.
+        classes = tuple(name for name in classes if name in free or catalog[name] != built_in.get(name))
         needed = list(classes)
     with clock.stage("body"):
         labels, body = with_body(ct, labels)

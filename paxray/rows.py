@@ -46,12 +46,14 @@ class _Field:
     def holds(self, name: str) -> bool:
         """Whether no voxel centre of a class lies beyond the field.
 
-        The body's hull tells where it fits, for all that is labelled is body; so do atoms' bounding boxes, else a hull
-        of the class itself. Both a picture and a hull are convex, so that points suffice.
+        The body's hull tells of a class within the body, atoms' bounding boxes where they fit, else a hull of the class
+        itself. Both a picture and a hull are convex, so that points suffice.
         """
         labels = self.subject.labels
         column = labels.membership[:, labels.index(name)]
-        if self._body_fits or self._boxes_fit[column].all():
+        # Recipes can lead out of the body.
+        within = labels.membership[column, labels.index(BODY)].all()
+        if (within and self._body_fits) or self._boxes_fit[column].all():
             return True
         return bool(self.lands(np.concatenate(row_ends(labels.atoms, column))).all())
 

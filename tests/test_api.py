@@ -70,6 +70,11 @@ def test_a_ct_is_no_labels(ct: Volume) -> None:
         paxray.place("pa", ct)  # type: ignore[arg-type]
 
 
+def test_a_mapping_is_no_pose(labels: LabelVolume) -> None:
+    with pytest.raises(ConfigError, match="by the name of a pose or by a pose"):
+        paxray.place({"name": "tilted", "azimuth_deg": 20}, labels)  # type: ignore[arg-type]
+
+
 def test_the_status_of_an_unknown_class_suggests_one(labels: LabelVolume) -> None:
     assert labels.status["heart"] == "present"
     assert labels.status.get("hart") is None

@@ -294,11 +294,18 @@ def test_project_follows_recipes_of_ones_own(tmp_path: Path, phantom_table: Path
     mine.write_text(
         "classes:\n  inner_body:\n    group: body\n    colour: [10, 200, 10]\n"
         "    recipe: {erode: {of: body, by_mm: 5}}\n"
+        # By a recipe of the built-in catalog, which is followed for this class alone.
+        "  wrapping:\n    group: body\n    parts: [skin]\n    more_than_parts: false\n"
+        "  aura:\n    group: body\n    colour: [200, 10, 10]\n    recipe: {dilate: {of: body, by_mm: 60}}\n"
     )
     result = json.loads(
         call("project", folder / "ct.nii.gz", "--size", 64, "--out", tmp_path, "--classes", mine, "--json")
     )
-    assert result["views"][0]["classes"] == 2
+    seen = {"body": "whole", "inner_body": "whole", "wrapping": "whole", "aura": "cut"}
+    assert {path.stem for path in (tmp_path / "pa_masks").iterdir()} == set(seen)
+    told = json.loads((tmp_path / "pa.json").read_text())["classes"]
+    assert {row["class"]: row["view_status"] for row in told if "view_status" in row} == seen
+    assert result["findings"] is None  # nothing was looked for
 
 
 def test_project_only_some_classes(tmp_path: Path, phantom_table: Path) -> None:
@@ -356,11 +363,20 @@ def test_project_overlay_of_all_is_of_the_main_structures(tmp_path: Path, phanto
     assert chosen(["heart", "wall"], lambda _: nothing, load_catalog(mine)) == (["heart", "wall"], [])
 
 
-def test_project_mistakes(tmp_path: Path, phantom_table: Path) -> None:
+def test_project_mistakes(tmp_path: Path, phantom_table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are told before anything is read or loaded."""
+    from paxray import look
+
+    def prepare(*_: object, **__: object) -> None:
+        raise AssertionError("prepared")
+
+    monkeypatch.setattr(look, "prepare", prepare)
     ct = phantom_table.parent / "phantom-0001" / "ct.nii.gz"
     assert "did you mean 'lateral_left'" in call("project", ct, "--view", "lateral_lft", exit_code=2)
     assert "--label needs VALUE=CLASS" in call("project", ct, "--label", "118", exit_code=2)
     assert "missing_file" in call("project", tmp_path / "none.nii.gz", exit_code=3)
+    assert "missing_file" in call("project", ct, "--labels", tmp_path / "no_folder", exit_code=3)
+    assert "did you mean 'heart'" in call("project", ct, "--only", "haert", exit_code=2)
 
 
 def test_classes() -> None:

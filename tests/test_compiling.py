@@ -24,6 +24,9 @@ from numba import njit
 import paxray.compiling
 
 print(njit(lambda n: n + 1)(1))
+made = {}
+exec("def without_a_module(n): return n + 1", made)
+print(njit(made["without_a_module"])(1))
 """
 
 

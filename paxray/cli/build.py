@@ -407,7 +407,7 @@ def project(
         )
         for name, why in view.get("unseen", {}).items():
             out.print(f"  [yellow]no pixels[/] {escape(f'{name}: {why}')}", soft_wrap=True)
-    for row in result["findings"]:
+    for row in result["findings"] or ():
         colour = {"error": "red", "warning": "yellow"}.get(row["severity"], "dim")
         out.print(
             f"[{colour}]{row['severity']}[/] {row['finding']}: {escape(row['message'])}", soft_wrap=True

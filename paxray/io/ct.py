@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from paxray.errors import CaseError
 from paxray.io.hu import require_hu, to_hu
 from paxray.io.image import read_header, read_stored
+from paxray.io.stored import require_there
 from paxray.io.volume import Grid, Volume
 
 
@@ -41,7 +41,7 @@ def read_ct(path: Path, *, where: str = "") -> Volume:
     """
     path = Path(path)
     where = where or path.name
-    _require_there(path, where)
+    require_there(path, where)
     if path.is_dir():
         from paxray.io.dicom import read_dicom_ct
 
@@ -76,15 +76,5 @@ def read_ct_grid(path: Path, *, where: str = "") -> Grid:
     """Read the grid of a CT in a single file from its header; errors as `read_ct`'s of the header."""
     path = Path(path)
     where = where or path.name
-    _require_there(path, where)
+    require_there(path, where)
     return read_header(path, where=where).grid
-
-
-def _require_there(path: Path, where: str) -> None:
-    if not path.exists():
-        raise CaseError(
-            "there is no such file or folder",
-            where=where,
-            do="check the path; in a case table it is relative to the table",
-            code="missing_file",
-        )

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from paxray.errors import CaseError
 from paxray.io.itk import read_itk, read_itk_header
 from paxray.io.nifti import iter_nifti_planes, read_nifti, read_nifti_header
-from paxray.io.stored import IMAGE_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES, Header, Stored, image_suffix
+from paxray.io.stored import (
+    IMAGE_SUFFIXES,
+    ITK_SUFFIXES,
+    NIFTI_SUFFIXES,
+    Header,
+    Stored,
+    image_suffix,
+    require_there,
+)
 
 
 def read_header(path: Path, *, where: str = "") -> Header:
@@ -36,6 +44,7 @@ def iter_planes(path: Path, *, where: str = "") -> Iterator[NDArray[Any]]:
 
 
 def _suffix(path: Path, where: str) -> str:
+    require_there(path, where or path.name)
     suffix = image_suffix(path)
     if suffix not in NIFTI_SUFFIXES + ITK_SUFFIXES:
         raise CaseError(

@@ -24,6 +24,7 @@ from paxray.io.volume import Float64, Grid, Volume
 
 _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units, low three bits: unknown, metre, mm, micron
+_GZIP = b"\x1f\x8b"
 _DEFLATE_LIMIT = 1032  # no deflate stream grows by more than this factor
 _ORIENTATION_TOLERANCE = 0.01  # of the smallest spacing
 
@@ -59,11 +60,10 @@ def read_nifti(path: Path, *, where: str = "") -> Stored:
         possible = path.stat().st_size * (_DEFLATE_LIMIT if _is_gzip(path) else 1)
         if nbytes > possible:
             raise unreadable(where, f"a file of {path.stat().st_size} bytes", f"{nbytes} bytes of voxels")
-        if _is_gzip(path):
-            unpacked = _unpack(path, raw.offset + nbytes)
-            if len(unpacked) >= raw.offset + nbytes:
-                voxels = np.frombuffer(unpacked, raw.dtype, math.prod(header.grid.shape), raw.offset)
-                return Stored(header, voxels.reshape(header.grid.shape).astype(header.dtype))
+        unpacked = _unpack(path, raw.offset + nbytes)
+        if unpacked is not None:
+            voxels = np.frombuffer(unpacked, raw.dtype, math.prod(header.grid.shape), raw.offset)
+            return Stored(header, voxels.reshape(header.grid.shape).astype(header.dtype))
         array = np.empty(header.grid.shape, raw.dtype)
         stream.seek(raw.offset)
         _fill(stream, array, where)
@@ -72,16 +72,23 @@ def read_nifti(path: Path, *, where: str = "") -> Stored:
     return Stored(header, array.astype(header.dtype, copy=False))
 
 
-def _unpack(path: Path, nbytes: int) -> bytes:
-    """Decompress the first member of a gzip file, commonly the only one, in a single call.
+def _unpack(path: Path, nbytes: int) -> bytes | None:
+    """Decompress a gzip file in a single call; None where it is none, or does not end by saying that it holds `nbytes`.
 
-    Reading it as a stream takes hundreds, each of which waits for the interpreter's lock while other threads load
-    modules: four times as long.
+    Reading it as a stream takes hundreds of calls, each of which waits for the interpreter's lock while other threads
+    load modules: four times as long. What has several members or goes on behind the voxels is read so all the same.
     """
     from isal import igzip_lib
 
+    with path.open("rb") as stream:
+        if stream.read(2) != _GZIP:
+            return None
+        stream.seek(-4, 2)
+        if int.from_bytes(stream.read(), "little") != nbytes % 2**32:
+            return None
     packed = np.fromfile(path, np.uint8)
-    return igzip_lib.decompress(packed, flag=igzip_lib.DECOMP_GZIP, bufsize=nbytes)
+    unpacked = igzip_lib.decompress(packed, flag=igzip_lib.DECOMP_GZIP, bufsize=nbytes)
+    return unpacked if len(unpacked) == nbytes else None
 
 
 def write_nifti(path: Path, volume: Volume) -> None:
@@ -132,7 +139,7 @@ def iter_nifti_planes(path: Path, *, where: str = "") -> Iterator[NDArray[Any]]:
 
 def _is_gzip(path: Path) -> bool:
     with path.open("rb") as stream:
-        return stream.read(2) == b"\x1f\x8b"
+        return stream.read(2) == _GZIP
 
 
 @contextmanager

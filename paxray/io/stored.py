@@ -81,6 +81,17 @@ def located_grid(shape: tuple[int, ...], affine: Float64, where: str) -> Grid:
         ) from error
 
 
+def require_there(path: Path, where: str) -> None:
+    """Raise `CaseError` (code ``missing_file``) unless ``path`` is a file or a folder."""
+    if not path.exists():
+        raise CaseError(
+            "there is no such file or folder",
+            where=where,
+            do="check the path; in a case table it is relative to the table",
+            code="missing_file",
+        )
+
+
 def require_file(path: Path, where: str) -> None:
     """Raise `CaseError` (code ``missing_file``) unless ``path`` is a file."""
     if not path.is_file():

@@ -111,7 +111,7 @@ def march(
                 buffers = make_buffers(mu.shape, size[1], start, count, bits.shape[2], deep, want.share)
                 march_rows(turn, buffers, *arguments)
 
-            in_all_threads(work)
+            in_all_threads(work, blocks)
             if want.facts:
                 facts.append(facts_of(counts, sums))
     maps.presence = bits if want.presence else None

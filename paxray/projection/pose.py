@@ -48,6 +48,9 @@ def suggest_view(word: str) -> str:
     return suggest(meant or word.lower(), NAMED_AZIMUTH_DEG)
 
 
+_OWN = "a pose of your own: name, azimuth_deg, elevation_deg, roll_deg"
+
+
 @dataclass(frozen=True)
 class Pose:
     """A direction of the beam and the orientation of the picture.
@@ -87,13 +90,18 @@ class Pose:
         if name not in NAMED_AZIMUTH_DEG:
             raise ConfigError(
                 f"unknown view '{name}'",
-                expected="one of " + ", ".join(NAMED_AZIMUTH_DEG) + ", or {name, azimuth, elevation, roll}",
+                expected="one of "
+                + ", ".join(NAMED_AZIMUTH_DEG)
+                + ", or a pose of your own: name, azimuth_deg, elevation_deg, roll_deg",
                 do=suggest_view(name),
             )
         azimuth = NAMED_AZIMUTH_DEG[name]
         if angle_deg is not None:
             if name not in ("rao", "lao", "rpo", "lpo"):
-                raise ConfigError(f"view '{name}' takes no angle", do="use {name, azimuth, elevation, roll}")
+                raise ConfigError(
+                    f"view '{name}' takes no angle",
+                    do=f"give {_OWN}",
+                )
             sign = 1.0 if azimuth > 0 else -1.0
             azimuth = sign * (angle_deg if abs(azimuth) < 90 else 180 - angle_deg)
         return cls(name=name, azimuth_deg=azimuth, mirrored=name == "ap")

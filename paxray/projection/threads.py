@@ -57,12 +57,12 @@ def one_at_a_time(threads: int | None = None) -> Iterator[None]:
             numba.set_num_threads(before)
 
 
-def in_all_threads(work: Callable[[NDArray[np.int64]], object]) -> None:
-    """Call ``work(turn)`` in as many threads at once as `one_at_a_time` allows.
+def in_all_threads(work: Callable[[NDArray[np.int64]], object], pieces: int) -> None:
+    """Call ``work(turn)`` in as many threads at once as `one_at_a_time` allows, and no more than there are pieces.
 
     It shares its pieces out itself: `turn` begins at 0, and `paxray.projection.lanes.claim` takes the next from it.
     """
-    turn, count = np.zeros(1, np.int64), numba.get_num_threads()
+    turn, count = np.zeros(1, np.int64), max(1, min(numba.get_num_threads(), pieces))
     if count == 1:
         work(turn)
         return

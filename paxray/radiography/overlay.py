@@ -26,7 +26,7 @@ def draw_overlay(
     masks
         ``(mask, (red, green, blue))``, drawn in order.
     lines
-        The same, drawn on top by their inner border alone, half as opaque: there may be many.
+        The same, drawn on top by their inner border alone, three quarters as opaque: there may be many.
     fill, outline
         Opacity inside and on the inner border.
     scale
@@ -45,7 +45,7 @@ def draw_overlay(
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     out = np.empty((*image.shape, 3), np.float32)
     out[:] = image[..., None]
-    for drawn, inside, border in ((masks, fill, outline), (lines, 0.0, outline / 2)):
+    for drawn, inside, border in ((masks, fill, outline), (lines, 0.0, 0.75 * outline)):
         for mask, colour in drawn:
             paint(out, mask, scale, np.asarray(colour, np.float32), np.float32(inside), np.float32(border))
     return np.rint(out, out=out).astype(np.uint8)  # mixtures of levels are levels

@@ -211,6 +211,27 @@ class TestDamage:
             return  # a bit of the container that says nothing of the content, such as a file time
         assert code_of(path) != "case"  # what is found first may be nonsense in the header
 
+    @pytest.mark.parametrize("kind", ["garbage", "bad second member", "cut second member"])
+    def test_damage_behind_the_voxels_of_a_large_file(self, tmp_path, kind):
+        path = write_nifti(tmp_path / "a.nii.gz", ct_array((40, 200, 200)), AFFINE)
+        second = bytearray(gzip.compress(bytes(2_000_000)))
+        second[-6] ^= kind == "bad second member"
+        behind = {"garbage": b"no gzip" * 9, "cut second member": second[:-20]}.get(kind, second)
+        path.write_bytes(path.read_bytes() + behind)
+        assert code_of(path) == "unreadable"
+
+    def test_what_lies_behind_the_voxels_takes_no_memory(self, tmp_path, monkeypatch):
+        """A member that says that it holds more is read as a stream, and no further than the voxels at once."""
+        from isal import igzip_lib
+
+        def decompress(*_, **__):
+            raise AssertionError("unpacked whole")
+
+        path = write_nifti(tmp_path / "a.nii.gz", ct_array(), AFFINE)
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(50_000_000)))
+        monkeypatch.setattr(igzip_lib, "decompress", decompress)
+        np.testing.assert_array_equal(read_ct(path).array, ct_array())
+
     def test_a_header_that_promises_too_much_takes_no_memory(self, tmp_path):
         path = write_nifti(
             tmp_path / "a.nii.gz", ct_array(), AFFINE, dim=[3, 30000, 30000, 30000, 1, 1, 1, 1]

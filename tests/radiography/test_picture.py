@@ -96,7 +96,7 @@ def test_lines_are_drawn_on_top_and_fill_nothing() -> None:
     over = draw_overlay(np.full((9, 9), 100, np.uint8), [], [(mask, (200, 0, 100))], outline=1.0)
     inner = np.zeros_like(mask)
     inner[3:6, 3:6] = True
-    assert (over[mask & ~inner] == [150, 50, 100]).all()
+    assert (over[mask & ~inner] == [175, 25, 100]).all()
     assert (over[inner | ~mask] == 100).all()
 
 
