@@ -80,15 +80,15 @@ def segment_one(
             _require_writable(path, force)
     if disputed_out is not None and len(segmenters) < 2:
         raise ConfigError("one segmenter disputes nothing", do="name a second one, or leave --disputed away")
-    if disputed_out is not None and disputed_out.absolute() == out.absolute():
-        raise ConfigError("masks and disputed voxels have the same name", where=out.name, do="choose another")
+    if disputed_out is not None:
+        _require_apart(out, disputed_out)
     catalog = load_catalog(catalog_file)
     chosen = [make_segmenter(one.name, one.settings) for one in segmenters]
     asked = resolve_device(device)
     for one in chosen:
         one.preflight(device_of(one, asked))
     if len(chosen) > 1:
-        require_distinct([fingerprint(one, catalog, device_of(one, asked)) for one in chosen])
+        require_distinct([fingerprint(one, catalog, device_of(one, asked)) for one in chosen], "--segmenter")
     sources = [parse_source(text, vocabulary) for text in masks]
     ct = read_ct(ct_file)
     parts = [
@@ -132,6 +132,20 @@ def _require_writable(out: Path, force: bool) -> None:
         )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError("the folder is not empty", where=out.name, do="choose a new or empty --out")
+
+
+def _require_apart(out: Path, disputed_out: Path) -> None:
+    """Refuse masks and disputed voxels that would overwrite or mix with each other, however their paths are written."""
+    masks, disputed = out.resolve(), disputed_out.resolve()
+    if masks == disputed:
+        raise ConfigError("masks and disputed voxels have the same name", where=out.name, do="choose another")
+    if masks in disputed.parents or disputed in masks.parents:
+        raise ConfigError(
+            "of masks and disputed voxels one would lie inside the other",
+            where=f"{out.name} and {disputed_out.name}",
+            expected="files or folders beside each other",
+            do="choose another --disputed",
+        )
 
 
 def _write(out: Path, labels: LabelVolume, who: str) -> Path | None:

@@ -72,7 +72,7 @@ class Segmentations:
 
         segmenters = segmenters_of(pipeline)
         made_by = tuple(fingerprint(one, catalog, device_of(one, device)) for one in segmenters)
-        require_distinct(made_by)
+        require_distinct(made_by, "segmentation.segmenter")
         return cls(folder, made_by, pipeline.segmentation.combine)
 
     @property

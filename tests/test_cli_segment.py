@@ -41,7 +41,7 @@ from paxray.io.volume import Volume
         (["--set", "name=nnunet"], "--set gives settings", "--segmenter NAME"),
         (
             ["--segmenter", "thorax", "--segmenter", "thorax"],
-            "'thorax' stands twice, with the same settings",
+            "--segmenter: the segmenter 'thorax' stands twice, with the same settings",
             "leave one of the two out",
         ),
     ],
@@ -113,6 +113,30 @@ def test_masks_that_exist_take_part(ct: Path, tmp_path: Path) -> None:
     _, labels = segmented(ct, tmp_path / "both.nii.gz", *both)
     np.testing.assert_array_equal(labels.mask("bones"), bones_above(volume, 400))
     assert labels.status["breast_left"] is Status.ABSENT, "of which the second alone knows"
+
+
+@pytest.mark.parametrize(
+    ("out", "disputed", "what"),
+    [
+        ("a/m.nii.gz", "a/../a/m.nii.gz", "the same name"),
+        ("a/m.nii.gz", "link/m.nii.gz", "the same name"),
+        ("a/m", "a/m", "the same name"),
+        ("a/m", "a", "inside the other"),
+        ("a/m", "a/m/differ.nii.gz", "inside the other"),
+        ("link/m", "a/m/differ", "inside the other"),
+    ],
+)
+def test_masks_and_disputed_voxels_are_kept_apart(
+    ct: Path, tmp_path: Path, out: str, disputed: str, what: str
+) -> None:
+    """However the paths are written, and before anything is segmented."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    arguments = ["--out", str(tmp_path / out), "--disputed", str(tmp_path / disputed), *fakes(400, 100)]
+    told = CliRunner().invoke(app, ["segment", str(ct), *arguments])
+    assert told.exit_code == 2, told.output
+    assert what in " ".join(told.output.split())
+    assert not list((tmp_path / "a").iterdir())
 
 
 def test_on_a_terminal(ct: Path, tmp_path: Path) -> None:

@@ -23,13 +23,15 @@ def disputed_column(name: str) -> str:
     return f"{name}{MARK}"
 
 
-def require_distinct(made_by: Sequence[Mapping[str, Any]]) -> None:
+def require_distinct(made_by: Sequence[Mapping[str, Any]], where: str) -> None:
     """Refuse an ensemble in which one segmenter stands twice: it would count twice, and agrees with itself.
 
     Parameters
     ----------
     made_by
         The fingerprint of each (`paxray.segmentation.cache.fingerprint`): name, settings, version, weights, device.
+    where
+        Where they were named: a pipeline's key, or an option.
 
     Raises
     ------
@@ -40,7 +42,7 @@ def require_distinct(made_by: Sequence[Mapping[str, Any]]) -> None:
         if one in made_by[:n]:
             raise ConfigError(
                 f"the segmenter '{one['segmenter']}' stands twice, with the same settings, version and weights",
-                where="segmentation.segmenter",
+                where=where,
                 expected="segmenters that can differ: by name, settings or weights",
                 do="leave one of the two out: its vote would count twice, and with itself it never disagrees",
             )
