@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -115,7 +116,7 @@ class SegmentationCache:
         """
         path = self.path_of(ct_hash, made_by)
         if not path.is_dir():
-            return None, ""
+            return None, f"{path.name} is no folder" if os.path.lexists(path) else ""
         try:
             entry = json.loads((path / _ENTRY).read_text(encoding="utf-8"))
             for name in (_LABELS, _VOCABULARY):
@@ -155,11 +156,11 @@ def _hidden(path: Path) -> Path:
 
 
 def _moved_in(new: Path, path: Path) -> bool:
-    """Rename a folder into place, unless another stands there."""
+    """Rename a folder into place, unless something stands there."""
     try:
         new.rename(path)
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             return False
         raise
     sync_folder(path.parent)
@@ -167,13 +168,19 @@ def _moved_in(new: Path, path: Path) -> bool:
 
 
 def _move_away(path: Path) -> None:
-    """Rename a folder out of the way, unless another process has done so, and remove it."""
+    """Rename what stands at an entry's place out of the way, unless another process has done so, and remove it.
+
+    Of a link the link alone goes.
+    """
     old = _hidden(path)
     try:
         path.rename(old)
     except FileNotFoundError:
         return
-    shutil.rmtree(old, ignore_errors=True)
+    if old.is_dir() and not old.is_symlink():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink(missing_ok=True)
 
 
 def _remove_leftovers(folder: Path) -> None:

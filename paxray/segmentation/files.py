@@ -20,7 +20,7 @@ from paxray.io.segments import SEG_NRRD, names_its_segments, open_segments
 from paxray.io.stored import require_file, sidecar_of
 from paxray.io.volume import Grid
 from paxray.segmentation.named import class_masks
-from paxray.segmentation.told import read_told, status_of
+from paxray.segmentation.told import read_told, require_unknown, status_of
 
 
 def parse_source(text: str | Path, vocabulary: str = "") -> MaskSource:
@@ -98,9 +98,9 @@ def _add_named(builder: LabelBuilder, source: MaskSource, names: Names, grid: Gr
             confidence=said.confidence if n_voxels else None,
         )
     nowhere, nothing = (slice(0, 0),) * 3, np.zeros((0, 0, 0), bool)
+    require_unknown(told, source.where)
     for name, said in told.items():
-        if said.status == Status.UNKNOWN:  # which has no file
-            builder.add_mask(name, nowhere, nothing, status=Status.UNKNOWN, note=said.note)
+        builder.add_mask(name, nowhere, nothing, status=Status.UNKNOWN, note=said.note)
 
 
 def vocabulary_of(

@@ -10,8 +10,9 @@ file), what to know of it, how sure its source is::
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 from paxray.anatomy.catalog import Catalog
@@ -70,8 +71,8 @@ def read_told(folder: Path, names: Names, catalog: Catalog, where: str) -> dict[
         return {}
     where = f"{where}/{FILE}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except (OSError, ValueError, RecursionError) as error:
         raise _bad("cannot be read as JSON", where, found=str(error)) from error
     classes = _mapping(content, ("segmenter", "classes"), where).get("classes", {})
     found: dict[str, list[Told]] = {}
@@ -89,8 +90,15 @@ def status_of(told: Told, n_voxels: int, name: str, where: str) -> Status | None
     Raises
     ------
     CaseError
-        ``bad_labels``: it is said to have no voxels, and has some.
+        ``bad_labels``: it is said to have no voxels, and has some; or to be present, and has none.
     """
+    if told.status == Status.PRESENT and not n_voxels:
+        raise CaseError(
+            f"{FILE} says that '{name}' is present, but its file has no voxels",
+            where=where,
+            do=f"correct or remove the class in {FILE}, or the file",
+            code="bad_labels",
+        )
     if n_voxels and told.status in ("absent", "unknown"):
         raise CaseError(
             f"{FILE} says that '{name}' is {told.status}, but its file has {n_voxels} voxels",
@@ -98,19 +106,51 @@ def status_of(told: Told, n_voxels: int, name: str, where: str) -> Status | None
             do=f"correct or remove the class in {FILE}, or the file",
             code="bad_labels",
         )
-    return Status(told.status) if told.status == ("partial" if n_voxels else "unknown") else None
+    if told.status in ("partial", "unknown"):  # nothing found in a part leaves the rest unknown
+        return Status.PARTIAL if n_voxels else Status.UNKNOWN
+    return None
+
+
+def require_unknown(without_file: Mapping[str, Told], where: str) -> None:
+    """Refuse what is told of classes that have no file, but that they are unknown.
+
+    Raises
+    ------
+    CaseError
+        ``bad_labels``.
+    """
+    for name, told in without_file.items():
+        if told.status != Status.UNKNOWN:
+            said = f"that '{name}' is {told.status}" if told.status else f"something of '{name}'"
+            raise CaseError(
+                f"{FILE} says {said}, but the folder has no file of it",
+                where=where,
+                expected="of a class without a file: status unknown, with a note if you like",
+                do=f"add the file, or correct or remove the class in {FILE}",
+                code="bad_labels",
+            )
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which no key may stand twice: which one holds would be a guess."""
+    out: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in out:
+            raise ValueError(f"the key '{key}' stands twice in one object")
+        out[key] = value
+    return out
 
 
 def _told(entry: Any, where: str) -> Told:
     given = _mapping(entry, _KEYS, where)
     status, note, confidence = given.get("status", ""), given.get("note", ""), given.get("confidence")
     if status not in ("", *STATUSES):
-        raise _bad("not a status", f"{where}.status", ", ".join(STATUSES), repr(status))
+        raise _bad("not a status", f"{where}.status", ", ".join(STATUSES), short(status))
     if not isinstance(note, str):
-        raise _bad("not a text", f"{where}.note", found=repr(note))
+        raise _bad("not a text", f"{where}.note", found=short(note))
     number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
     if confidence is not None and not (number and 0 <= confidence <= 1):
-        raise _bad("not a confidence", f"{where}.confidence", "0 to 1", repr(confidence))
+        raise _bad("not a confidence", f"{where}.confidence", "0 to 1", short(confidence))
     return Told(status, note, None if confidence is None else float(confidence))
 
 
@@ -119,9 +159,13 @@ def _united(several: Sequence[Told]) -> Told:
     if len(several) == 1:
         return several[0]
     statuses = {told.status for told in several}
-    status = "partial" if statuses & {"partial", "unknown"} and statuses != {"unknown"} else ""
-    note = "; ".join(dict.fromkeys(told.note for told in several if told.note))
-    return Told("unknown" if statuses == {"unknown"} else status, note)
+    if statuses <= {"absent", "unknown"}:  # none of them has voxels
+        status = max(statuses)
+    elif statuses & {"partial", "unknown"}:
+        status = "partial"
+    else:
+        status = "present" if "present" in statuses else ""
+    return Told(status, "; ".join(dict.fromkeys(told.note for told in several if told.note)))
 
 
 def _resolved(word: str, catalog: Catalog, where: str) -> str:
@@ -135,7 +179,7 @@ def _resolved(word: str, catalog: Catalog, where: str) -> str:
 
 def _mapping(value: Any, known: Sequence[str] | None, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise _bad("not a mapping", where, found=repr(value)[:100])
+        raise _bad("not a mapping", where, found=short(value))
     for key in value:
         if known is not None and key not in known:
             raise _bad(f"there is no key '{key}' here", where, ", ".join(known), do=suggest(key, known))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cache_race
 import numpy as np
+import pytest
 from cache_race import KEYS, MADE_BY, segmentation
 
 from paxray.anatomy.catalog import load_catalog
@@ -72,6 +73,31 @@ def test_looking_whether_a_folder_can_be_written_to_leaves_no_trace(tmp_path: Pa
     (tmp_path / "a").mkdir()
     SegmentationCache(tmp_path / "a").require_writable()
     assert [path.name for path in tmp_path.rglob("*")] == ["a"]
+
+
+@pytest.mark.parametrize("standing", ["file", "link to nowhere", "link to a folder"])
+def test_what_is_no_entry_makes_way(tmp_path: Path, standing: str) -> None:
+    """What a link leads to stays as it is."""
+    cache, elsewhere = SegmentationCache(tmp_path / "kept"), tmp_path / "elsewhere"
+    cache.folder.mkdir()
+    path = cache.path_of("ct", MADE_BY)
+    if standing == "file":
+        path.write_bytes(b"no folder")
+    else:
+        path.symlink_to(elsewhere)
+    if standing == "link to a folder":
+        elsewhere.mkdir()
+        (elsewhere / "notes.txt").write_text("mine")
+    found, complaint = cache.get("ct", MADE_BY, segmentation(0).grid, CATALOG)
+    assert found is None
+    assert path.name in complaint
+    cache.put("ct", MADE_BY, segmentation(0), CATALOG)
+    found, complaint = cache.get("ct", MADE_BY, segmentation(0).grid, CATALOG)
+    assert found is not None, complaint
+    assert not path.is_symlink()
+    assert [entry.name for entry in cache.folder.iterdir()] == [path.name], "nothing hidden is left"
+    if standing == "link to a folder":
+        assert (elsewhere / "notes.txt").read_text() == "mine"
 
 
 def test_what_stands_and_can_be_read_is_never_replaced(tmp_path: Path) -> None:

@@ -132,6 +132,11 @@ def test_names_mean_there_what_they_mean_for_files(folder: Path, tmp_path: Path)
         ),
         ("lung_left", {"status": "unknown"}, "bad_labels", "says that 'lung_left' is unknown, but its file"),
         ("lung_lft", {"status": "unknown"}, "unknown_class", "'lung_left'"),
+        ("liver", {"status": "present"}, "bad_labels", "says that 'liver' is present, but its file has no"),
+        ("heart", {"status": "present"}, "bad_labels", "says that 'heart' is present, but the folder has no"),
+        ("heart", {"status": "partial"}, "bad_labels", "says that 'heart' is partial, but the folder has no"),
+        ("heart", {"status": "absent"}, "bad_labels", "says that 'heart' is absent, but the folder has no"),
+        ("heart", {"note": "small"}, "bad_labels", "says something of 'heart', but the folder has no"),
     ],
 )
 def test_what_cannot_be_is_refused(folder: Path, name: str, said: object, code: str, words: str) -> None:
@@ -143,6 +148,36 @@ def test_what_cannot_be_is_refused(folder: Path, name: str, said: object, code: 
     assert caught.value.code == code
     assert words in str(caught.value)
     assert FILE in str(caught.value)
+
+
+def test_nothing_found_in_a_part_is_unknown(folder: Path, tmp_path: Path) -> None:
+    """Of one file, and of a union of which a part is absent and the rest unknown."""
+    content = json.loads((folder / FILE).read_text())
+    content["classes"]["liver"] = {"status": "partial", "note": "its dome alone was scanned"}
+    (folder / FILE).write_text(json.dumps(content))
+    back = api.read_masks(folder, CT)
+    assert (back.status["liver"], back.notes["liver"]) == (Status.UNKNOWN, "its dome alone was scanned")
+    content["classes"]["liver"] = {"status": "absent"}
+    (folder / FILE).write_text(json.dumps(content))
+    names = tmp_path / "names.yaml"
+    names.write_text("names: {liver: heart, sternum: heart}")
+    assert api.read_masks(f"{folder}={names}", CT).status["heart"] is Status.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"classes": {"liver": {"status": "absent"}, "liver": {}}}', "the key 'liver' stands twice"),
+        ('{"classes": {"liver": {"note": "a", "note": "b"}}}', "the key 'note' stands twice"),
+        ("[" * 100_000 + "]" * 100_000, "cannot be read as JSON"),
+        ('{"classes": ' + "[" * 500 + "]" * 500 + "}", "classes: not a mapping"),
+    ],
+)
+def test_neither_depth_nor_repetition_is_guessed_at(folder: Path, text: str, words: str) -> None:
+    (folder / FILE).write_text(text)
+    with pytest.raises(CaseError, match=words) as caught:
+        api.read_masks(folder, CT)
+    assert caught.value.code == "bad_labels"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"clases": {}}', '{"classes": []}'])
