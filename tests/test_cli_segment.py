@@ -109,6 +109,10 @@ def test_masks_that_exist_take_part(ct: Path, tmp_path: Path) -> None:
     volume = api.read_ct(ct)
     segmented(ct, tmp_path / "given", *fakes(400))
     (tmp_path / "given" / "breast_left.nii.gz").unlink()
+    told = tmp_path / "given" / "paxray_classes.json"
+    facts = json.loads(told.read_text())
+    assert facts["classes"].pop("breast_left") == {"status": "absent"}
+    told.write_text(json.dumps(facts))
     both = ["--segmenter", "files", "--labels", str(tmp_path / "given"), *fakes(100)]
     _, labels = segmented(ct, tmp_path / "both.nii.gz", *both)
     np.testing.assert_array_equal(labels.mask("bones"), bones_above(volume, 400))
