@@ -6,9 +6,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from paxray.cli import app
+from paxray.io.cases import read_case_table
 
 SHAPE = (12, 12, 6)
 
@@ -38,6 +40,38 @@ def test_masks_that_are_not_used_are_counted_at_the_end(tmp_path: Path) -> None:
     assert "2 CTs of 2 patients, 1 with masks" in text
     assert "masks that were not used, for the reasons above: 1" in text
     assert "if its pipeline says so: 1" in text
+
+
+@pytest.mark.parametrize(
+    ("folder", "beside", "vocabulary", "words"),
+    [
+        ("plain", "labels: {1: aorta}", "plain/found.yaml", ""),
+        ("dose=5", "labels: {1: aorta}", None, "cannot stand in a case table; rename the folder"),
+        ("dose=5", None, "totalsegmentator_v2", ""),
+        ("plain", "foo: bar", "totalsegmentator_v2", "is no vocabulary: its values are read by totalseg"),
+        ("plain", "labels: {1: aotra}", None, "cannot be used"),
+        ("plain", "labels: {1: aorta", None, "cannot be used: is not sound YAML"),
+    ],
+)
+def test_what_lies_beside_a_label_map_concerns_that_map_alone(
+    tmp_path: Path, folder: str, beside: str | None, vocabulary: str | None, words: str
+) -> None:
+    """Its own vocabulary, or none and why; never another one's without a word, and the other CT keeps its row."""
+    hu = np.full(SHAPE, -1000, np.int16)
+    hu[3:9, 3:9] = 40
+    write(tmp_path / "other" / "ct.nii.gz", hu, 0.4)
+    write(tmp_path / folder / "ct.nii.gz", hu)
+    write(tmp_path / folder / "found.nii.gz", 3 * (hu > 0).astype(np.uint8))
+    if beside is not None:
+        (tmp_path / folder / "found.yaml").write_text(beside)
+    code, text = scan(tmp_path, tmp_path / "cases.csv")
+    assert code == 0, text
+    cases = {case.ct_where: case for case in read_case_table(tmp_path / "cases.csv")}
+    assert set(cases) == {f"{folder}/ct.nii.gz", "other/ct.nii.gz"}
+    masks = [(mask.where, mask.vocabulary) for mask in cases[f"{folder}/ct.nii.gz"].masks]
+    assert masks == ([] if vocabulary is None else [(f"{folder}/found.nii.gz", vocabulary)])
+    assert words in " ".join(text.split())
+    assert ("note" in text) == bool(words)
 
 
 def test_no_ct_no_table(tmp_path: Path) -> None:

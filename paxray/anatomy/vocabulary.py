@@ -156,6 +156,20 @@ def vocabulary_path(spec: str, base: Path) -> tuple[Path, str]:
     )
 
 
+def is_vocabulary(path: Path, catalog: Catalog) -> bool:
+    """Whether a YAML file says what the values of label maps mean.
+
+    Raises
+    ------
+    ConfigError
+        It is meant to (it has ``labels`` or ``extends``) and cannot be used as written; or it is not sound YAML.
+    """
+    if not {"labels", "extends"} & set(read_vocabulary(path).data):
+        return False
+    load_vocabulary(str(path), catalog=catalog)
+    return True
+
+
 def read_vocabulary(path: Path) -> Document:
     """Read a vocabulary's file; messages name a built-in one by its file name alone."""
     return read_document(path, where=path.name if path.parent == _FOLDER else str(path))

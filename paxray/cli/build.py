@@ -54,6 +54,7 @@ def scan(
     Reads NIfTI, NRRD, MHA and DICOM series. The table is plain CSV: correct it by hand where needed.
     """
     from paxray.anatomy.catalog import load_catalog
+    from paxray.anatomy.vocabulary import is_vocabulary
     from paxray.io.cases import write_case_table
     from paxray.io.scan import UNUSED_MASK
     from paxray.io.scan import scan as scan_folder
@@ -71,6 +72,8 @@ def scan(
         folder,
         known_segment=recogniser(catalog),
         default_vocabulary=vocabulary,
+        is_vocabulary=lambda file: is_vocabulary(file, catalog),
+        table_folder=table.parent,
         key=chosen,
     )
     if not found.cases:

@@ -19,6 +19,9 @@ REQUIRED = ("case_id", "ct")
 BY_NAME = "by_name"  # the vocabulary of masks whose file names are their classes
 SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # no leading dot: a case id becomes part of file names
 
+#: A vocabulary's file, whose path may have blanks; labels of a row's own may follow (``a.yaml+118:liver``).
+_VOCABULARY_FILE = re.compile(r"\.ya?ml(\+|$)")
+
 
 @dataclass(frozen=True)
 class MaskSource:
@@ -346,11 +349,20 @@ def _masks_cells(masks: Sequence[MaskSource], folder: Path, where: str) -> tuple
     return ";".join(f"{path}={own}" for path, own in zip(paths, vocabularies, strict=True)), ""
 
 
+def can_name_vocabulary(path: Path, folder: Path) -> bool:
+    """Whether a case table in a folder can name a vocabulary's file: its path from there has no ``;`` and no ``=``."""
+    try:
+        _vocabulary(str(path.absolute()), folder, "")
+    except ConfigError:
+        return False
+    return True
+
+
 def _vocabulary(spec: str, folder: Path, where: str) -> str:
     """A vocabulary's name as it is; the path of a file relative to the table, as `read_case_table` takes it."""
-    is_file = Path(spec).is_absolute()
-    text = _relative(Path(spec), folder, where) if is_file else spec
-    if not text or re.search("[;=]" if is_file else r"[;=\s]", text):
+    is_file = _VOCABULARY_FILE.search(spec) is not None
+    text = _relative(Path(spec), folder, where) if Path(spec).is_absolute() else spec
+    if not text or text != text.strip() or re.search(r"[;=\r\n]" if is_file else r"[;=\s]", text):
         raise ConfigError(
             "the vocabulary's name cannot stand in a case table", where=where, found=f"'{text}'"
         )

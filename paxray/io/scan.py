@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paxray.errors import CaseError, ConfigError
-from paxray.io.cases import BY_NAME, Case, MaskSource
+from paxray.io.cases import BY_NAME, Case, MaskSource, can_name_vocabulary
 from paxray.io.dicom import stack_grid
 from paxray.io.dicom_rtstruct import Contours
 from paxray.io.dicom_seg import DicomSegments
@@ -53,6 +53,8 @@ def scan(
     known_classes: Collection[str] = (),
     known_segment: Callable[[Segment], bool] | None = None,
     default_vocabulary: str = "totalsegmentator_v2",
+    is_vocabulary: Callable[[Path], bool] = lambda file: True,
+    table_folder: Path | None = None,
 ) -> ScanResult:
     """Find CTs (NIfTI, NRRD, MetaImage, DICOM) and their masks below a folder.
 
@@ -70,6 +72,11 @@ def scan(
         Whether a file's name or a named segment means a class; by ``known_classes`` unless given.
     default_vocabulary
         Vocabulary of multilabel files beside which there is none (``a.yaml`` for ``a.nii.gz``).
+    is_vocabulary
+        Whether a YAML file beside a multilabel file is one; ConfigError where it is, and cannot be used. Unless given,
+        each is taken for one unread.
+    table_folder
+        Where the case table is to lie, which names such files from there; ``folder`` unless given.
 
     Returns
     -------
@@ -98,8 +105,9 @@ def scan(
     masks, notes = pair(findings.cts, findings.masks)
     findings.notes += notes
     cases = []
+    beside = _Beside(default_vocabulary, is_vocabulary, table_folder or folder)
     for ct, case_id in zip(findings.cts, _case_ids(findings.cts), strict=True):
-        sources = _sources(ct, masks.get(ct.where, []), default_vocabulary, findings.notes)
+        sources = _sources(ct, masks.get(ct.where, []), beside, findings.notes)
         cases.append(Case(case_id, ct.patient_id, ct.path, ct.where, sources))
     findings.notes += _crowded(findings.cts)
     return ScanResult(
@@ -253,36 +261,55 @@ def _case_ids(cts: list[FoundCT]) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class _Beside:
+    """The vocabularies that lie beside label maps, as `paxray segment` writes them."""
+
+    default: str
+    is_vocabulary: Callable[[Path], bool]
+    table_folder: Path
+
+    def vocabulary_of(self, label_map: FoundMask, notes: list[Note]) -> str:
+        """The one to read a label map by; empty, with a note, where it has its own and that cannot be named or used."""
+        file = sidecar_of(label_map.path, ".yaml")
+        if not file.is_file():
+            return self.default
+        try:
+            if not self.is_vocabulary(file):
+                text = f"{file.name} beside it is no vocabulary: its values are read by {self.default}"
+                notes.append(Note(label_map.where, "no_vocabulary", text))
+                return self.default
+            reason = "" if can_name_vocabulary(file, self.table_folder) else "cannot stand in a case table"
+            do = "rename the folder or file that has ';' or '=' in its name"
+        except ConfigError as error:
+            reason = f"cannot be used: {error.what}" + (f" ({error.found})" if error.found else "")
+            do = "correct the file, or take it away"
+        if reason:
+            text = f"left out: its vocabulary {file.name} {reason}; {do}"
+            notes.append(Note(label_map.where, "vocabulary_unknown", text))
+            return ""
+        return str(file.absolute())
+
+
 def _sources(
-    ct: FoundCT, masks: list[FoundMask], default_vocabulary: str, notes: list[Note]
+    ct: FoundCT, masks: list[FoundMask], beside: _Beside, notes: list[Note]
 ) -> tuple[MaskSource, ...]:
     """Return a CT's masks: those that bear names, else its one multilabel file."""
     named = [mask for kind in ("folder", "class", "segments") for mask in masks if mask.kind == kind]
     plain = [mask for mask in masks if mask.kind == "multilabel"]
-    if plain and named:
-        reason = "masks that bear names are there already"
-    elif len(plain) > 1:
+    sources = [MaskSource(mask.path, BY_NAME, mask.where) for mask in named]
+    if len(plain) == 1 and not named:
+        [mask] = plain
+        if vocabulary := beside.vocabulary_of(mask, notes):
+            sources.append(MaskSource(mask.path, vocabulary, mask.where))
+        return tuple(sources)
+    reason = "masks that bear names are there already"
+    if not named:
         reason = f"{len(plain)} multilabel files fit {ct.where}, and each may have another vocabulary"
-    else:
-        named += plain
-        plain, reason = [], ""
     for mask in plain:
         text = f"left out: {reason}; add it to the row as PATH=VOCABULARY to use it"
         notes.append(Note(mask.where, "vocabulary_unknown", text))
-    return tuple(
-        MaskSource(
-            mask.path,
-            _own_vocabulary(mask.path) or default_vocabulary if mask.kind == "multilabel" else BY_NAME,
-            mask.where,
-        )
-        for mask in named
-    )
-
-
-def _own_vocabulary(label_map: Path) -> str:
-    """The vocabulary beside a label map, as `paxray segment` writes it; nothing where there is none."""
-    beside = sidecar_of(label_map, ".yaml")
-    return str(beside.absolute()) if beside.is_file() else ""
+    return tuple(sources)
 
 
 def _crowded(cts: list[FoundCT]) -> list[Note]:

@@ -178,6 +178,10 @@ def test_a_label_map_is_read_by_the_vocabulary_beside_it(tmp_path):
     grid = read_ct(case.ct).grid
     labels = read_masks(case.masks, grid, load_catalog(), base=table.parent)
     assert labels.voxel_counts() == {"aorta": int(nibabel.load(found).get_fdata().sum())}
+    write_case_table(tmp_path / "tables" / "again.csv", [case])
+    assert (tmp_path / "tables" / "again.csv").read_text() == table.read_text(), (
+        "blanks in paths come through"
+    )
 
 
 def test_two_cts_that_a_mask_fits_are_not_tossed_for(tmp_path):
