@@ -40,7 +40,7 @@ class Upright:
         self._shape = scene.shape
         self._axis = scene.long_axis
         self._rising = scene.is_rising(self._axis, UP)
-        back = scene.array_axis(BACK)
+        back = scene.back_axis
         left = 3 - self._axis - back
         self._swapped = back > left
         self._flipped = not scene.is_rising(back, BACK), not scene.is_rising(left, LEFT)

@@ -74,9 +74,19 @@ class Scene:
         """The array axis (0, 1, 2 for k, j, i) nearest to the patient's long axis; slices across it are axial."""
         return self.array_axis(UP)
 
-    def array_axis(self, direction: tuple[float, float, float]) -> int:
-        """The array axis whose voxel rows run nearest to a world direction."""
+    @property
+    def back_axis(self) -> int:
+        """The array axis nearest to the patient's back among the two beside `long_axis`.
+
+        In a lattice tilted about several axes one axis may be the nearest to both directions.
+        """
+        return self.array_axis(BACK, but=self.long_axis)
+
+    def array_axis(self, direction: tuple[float, float, float], but: int | None = None) -> int:
+        """The array axis whose voxel rows run nearest to a world direction, one perhaps left out."""
         cosines = np.abs(np.asarray(direction) @ self.grid.affine[:3, :3]) / np.asarray(self.grid.spacing_mm)
+        if but is not None:
+            cosines[2 - but] = -1.0
         return 2 - int(np.argmax(cosines))
 
     def is_rising(self, axis: int, direction: tuple[float, float, float]) -> bool:

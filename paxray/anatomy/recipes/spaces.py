@@ -164,7 +164,7 @@ def _organ_front_mm(scene: Scene, inside: BoolArray, y: NDArray[np.float64]) -> 
     """
     from scipy.ndimage import minimum_filter1d
 
-    axis, along = scene.array_axis(BACK), scene.long_axis
+    axis, along = scene.back_axis, scene.long_axis
     hulls = np.zeros_like(inside)
     for plane, hull in zip(np.moveaxis(inside, along, 0), np.moveaxis(hulls, along, 0), strict=True):
         hull[...] = hull_2d(plane)

@@ -1,17 +1,20 @@
 """The floor of the chest, on shapes whose floor is known, on phantoms' own diaphragms, and on a real chest."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from shapes import full, region
+from shapes import full, region, turned
 
 from paxray import api
 from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import load_catalog
 from paxray.anatomy.recipes import Region, Scene, Underivable, spaces
-from paxray.anatomy.recipes.floor import TOUCH_MM, _harmonic, _sheet, find_floor
+from paxray.anatomy.recipes.floor import TOUCH_MM, Upright, _harmonic, _sheet, find_floor
+from paxray.anatomy.recipes.scene import BACK, UP
 from paxray.anatomy.vocabulary import load_vocabulary
 from paxray.io.volume import Grid
 
@@ -172,6 +175,34 @@ def test_a_sheet_keeps_a_slope_and_goes_on_level(pixel_mm):
     spanned = _sheet(told, (2.0, 1.5))
     assert_array_equal(spanned[known], told[known])
     assert np.nanmin(told) - 1e-9 <= spanned.min() <= spanned.max() <= np.nanmax(told) + 1e-9
+
+
+@pytest.mark.parametrize("degrees", [(-75, -30, -40), (-75, -30, 50), (-15, -50, -60)])
+def test_however_a_lattice_is_tilted_and_stored_a_map_has_two_axes_of_its_own(degrees):
+    """Also where one array axis is the nearest to the head and to the back: turned about z, x and y."""
+    about_z, about_x, about_y = degrees
+    axes = turned(about_z, (0, 0, 1)) @ turned(about_x, (1, 0, 0)) @ turned(about_y, (0, 1, 0))
+    axes = axes @ np.diag([1.0, 1.5, 2.0])
+    lung = np.zeros((14, 13, 12), bool)  # as i, j, k, which belong to the columns of `axes`
+    lung[4:9, 4:9, 5:9] = True
+    lung[4:6, 4:6, 3:5] = True
+    outcomes = []
+    for order in permutations(range(3)):
+        affine = np.eye(4)
+        affine[:3, :3] = axes[:, order]
+        stored = np.ascontiguousarray(lung.transpose(order).transpose())
+        scene = Scene(Grid(stored.shape, affine))
+        assert scene.array_axis(UP) == scene.array_axis(BACK), "else the test shows nothing"
+        heights = Upright(scene).heights(region(stored), lowest=True)
+        assert sorted(heights.shape) == sorted(
+            n for at, n in enumerate(stored.shape) if at != scene.long_axis
+        )
+        found = below(scene, stored)
+        assert found.any()
+        assert not (found & stored).any()
+        outcomes.append(found.transpose().transpose(np.argsort(order)))
+    for other in outcomes[1:]:
+        assert_array_equal(other, outcomes[0])
 
 
 def test_nothing_tells_nothing():
