@@ -345,9 +345,9 @@ def prepare(
 
 
 def _holds_hu(array: NDArray[Any]) -> bool:
-    """Whether any of up to 32 voxels along each axis is below what attenuation can be."""
+    """Whether any of up to 32 voxels along each axis is a number below what attenuation can be."""
     few = tuple(slice(None, None, -(-n // 32)) for n in array.shape)
-    return float(array[few].min()) < LEAST_PER_MM
+    return -np.inf < float(array[few].min()) < LEAST_PER_MM
 
 
 def _check_words(method: str, backend: str, per: str, device: str, supersample: int) -> None:

@@ -414,5 +414,14 @@ def test_what_fails_in_a_thread_is_raised(failing: str) -> None:
             raise MemoryError
 
     with one_at_a_time(threads), pytest.raises(MemoryError):
-        in_all_threads(work)
+        in_all_threads(work, threads)
     assert next(numbers) == threads
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2, 99])
+def test_no_more_threads_than_pieces(pieces: int) -> None:
+    calls: list[Any] = []
+    with one_at_a_time():
+        in_all_threads(calls.append, pieces)
+    assert len(calls) == max(1, min(pieces, most_threads()))
+    assert all(turn is calls[0] and turn.tolist() == [0] for turn in calls)
