@@ -21,6 +21,7 @@ from paxray.io.volume import Volume
 from paxray.plausibility.rules import RULES
 from paxray.produce import Clock, catalog_of, classes_of, peak_memory_mib, prepare, shoot, views_of
 from paxray.projection.project import Device
+from paxray.radiography.lettering import mark_sides, with_legend
 from paxray.radiography.overlay import draw_overlay
 from paxray.radiography.signal import encode_signal
 from paxray.rows import finding_rows, png_bytes, rows_of_view
@@ -56,8 +57,9 @@ def look(
 ) -> dict[str, Any]:
     """Project one case and write what is to be seen.
 
-    Writes for each view ``VIEW.png`` (display), ``VIEW_signal.png`` (16 bits), ``VIEW_overlay.png``, ``VIEW.json``
-    (geometry, facts) and a 1-bit PNG per class under ``VIEW_masks/``.
+    Writes for each view ``VIEW.png`` (display), ``VIEW_signal.png`` (16 bits), ``VIEW_overlay.png`` (the patient's
+    sides at its edges, a legend under it), ``VIEW.json`` (geometry, facts) and a 1-bit PNG per class under
+    ``VIEW_masks/``.
 
     Parameters
     ----------
@@ -193,7 +195,9 @@ def _write(
             fill=0.16,
             scale=2 if max(shot.image.shape) <= 1024 else 1,
         )
-        write_bytes(folder / f"{name}_overlay.png", png_bytes(overlay), lasting=False)
+        view = projection.view
+        drawing = with_legend(mark_sides(overlay, view.u, view.v), legend(filled, outlined, catalog))
+        write_bytes(folder / f"{name}_overlay.png", png_bytes(drawing), lasting=False)
 
     with ThreadPoolExecutor(2) as pool:
         drawing = pool.submit(save_overlay)
@@ -260,6 +264,17 @@ def chosen(
     return drawn(
         [name for name in seen if catalog[name].group not in ("body", "muscle")], mask_of, catalog
     ), []
+
+
+def legend(
+    filled: Sequence[str], outlined: Sequence[str], catalog: Catalog
+) -> list[tuple[str, tuple[int, int, int] | None]]:
+    """What an overlay's colours stand for: each class that is filled, and of what others the outlines are."""
+    entries: list[tuple[str, tuple[int, int, int] | None]] = [(name, catalog[name].colour) for name in filled]
+    if outlined:
+        kinds = dict.fromkeys(name.partition("_")[0] for name in outlined)  # not each rib by itself
+        entries.append((f"outlined: {', '.join(kinds)}", None))
+    return entries
 
 
 def drawn(names: Sequence[str], mask_of: Callable[[str], NDArray[np.bool_]], catalog: Catalog) -> list[str]:

@@ -312,6 +312,9 @@ def test_project_only_some_classes(tmp_path: Path, phantom_table: Path) -> None:
     """What was asked for and nothing else, by synonyms, unions and recipes too; what has no pixels says why."""
     from PIL import Image
 
+    from paxray.anatomy.catalog import load_catalog
+    from paxray.radiography.lettering import mark_sides
+
     folder = next(phantom_table.parent.glob("phantom-0001"))
     arguments = (
         "project",
@@ -332,14 +335,21 @@ def test_project_only_some_classes(tmp_path: Path, phantom_table: Path) -> None:
     told = json.loads((tmp_path / "pa.json").read_text())
     assert {row["class"] for row in told["classes"]} == set(asked)
 
-    over = np.asarray(Image.open(tmp_path / "pa_overlay.png")).astype(int)
-    grey = (over == over[..., :1]).all(axis=2)
+    sheet = np.asarray(Image.open(tmp_path / "pa_overlay.png"))
+    over, under = sheet[:128].astype(int), sheet[128:]
+    # The letters at its edges are in colour, too.
+    ground = np.full((128, 128, 3), 7, np.uint8)
+    grey = (over == over[..., :1]).all(axis=2) | (mark_sides(ground, [1, 0, 0], [0, 0, -1]) != ground).any(
+        axis=2
+    )
     drawn = np.zeros(grey.shape, bool)
     for name in ("heart", "lungs", "skin"):
         mask = np.asarray(Image.open(tmp_path / "pa_masks" / f"{name}.png"))
         drawn |= mask.repeat(2, axis=0).repeat(2, axis=1)
     assert grey[~drawn].all()
     assert not grey[drawn].all()
+    catalog = load_catalog()
+    assert all((under == catalog[name].colour).all(axis=2).any() for name in ("heart", "lungs", "skin"))
 
     text = call(*arguments, "--only", "prostate", "--out", tmp_path)
     assert "no pixels prostate: unknown" in text
@@ -348,7 +358,7 @@ def test_project_only_some_classes(tmp_path: Path, phantom_table: Path) -> None:
 
 def test_project_overlay_of_all_is_of_the_main_structures(tmp_path: Path, phantom_table: Path) -> None:
     from paxray.anatomy.catalog import load_catalog
-    from paxray.look import FILLED, OUTLINED, chosen
+    from paxray.look import FILLED, OUTLINED, chosen, legend
 
     catalog, nothing = load_catalog(), np.zeros((2, 2), bool)
     assert all(catalog.resolve(name) == name for name in (*FILLED, *OUTLINED))
@@ -356,6 +366,10 @@ def test_project_overlay_of_all_is_of_the_main_structures(tmp_path: Path, phanto
         ["heart"],
         ["rib_left_1"],
     )
+    assert legend(["heart"], ["clavicula_left", "rib_left_1", "rib_right_1"], catalog) == [
+        ("heart", catalog["heart"].colour),
+        ("outlined: clavicula, rib", None),
+    ]
     # Nothing of a chest: everything but what covers the rest.
     assert chosen(["body", "brain"], lambda _: nothing, catalog) == (["brain"], [])
     mine = tmp_path / "mine.yaml"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 LETTER_PX, MARGIN_PX = 20, 6
 #: Light on a dark rim, to be read on bone and on air.
 LETTER_RGB, RIM_RGB = (255, 235, 120), (0, 0, 0)
+#: What stands beside the point, such as a remark in a legend.
+REMARK_RGB = (170, 170, 170)
 #: The ends of the world's axes (LPS) as pictures are marked: left, posterior, head; right, anterior, feet.
 _PLUS, _MINUS = "LPH", "RAF"
 
@@ -80,6 +82,47 @@ def with_caption(picture: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np
             start += 1
         at = (MARGIN_PX, n * line_px + MARGIN_PX)
         draw.text(at, _from(line, start), LETTER_RGB, font)
+    return np.concatenate([picture, np.asarray(strip)])
+
+
+def with_legend(
+    picture: NDArray[np.uint8], entries: Sequence[tuple[str, tuple[int, int, int] | None]]
+) -> NDArray[np.uint8]:
+    """A picture with a legend under it, on black, in as many lines as it needs; without entries, as it is.
+
+    Parameters
+    ----------
+    picture
+        ``(rows, columns, 3)`` uint8.
+    entries
+        Words, each behind a square of its colour ``(red, green, blue)``; a remark has none.
+
+    Returns
+    -------
+    The same columns, and further rows for the legend. Words too long for a line are cut at the picture's edge.
+    """
+    from PIL import Image, ImageDraw
+
+    if not entries:
+        return picture
+    font, square_px, line_px = _font(), LETTER_PX - 6, LETTER_PX + MARGIN_PX
+    columns = picture.shape[1]
+    placed: list[tuple[int, int]] = []
+    x = y = MARGIN_PX
+    for words, colour in entries:
+        width = round(font.getlength(words)) + (square_px + MARGIN_PX if colour else 0)
+        if x > MARGIN_PX and x + width > columns - MARGIN_PX:
+            x, y = MARGIN_PX, y + line_px
+        placed.append((x, y))
+        x += width + 3 * MARGIN_PX
+    strip = Image.new("RGB", (columns, y + line_px))
+    draw = ImageDraw.Draw(strip)
+    for (x, y), (words, colour) in zip(placed, entries, strict=True):
+        if colour:
+            top = y + (LETTER_PX - square_px) // 2 + 2
+            draw.rectangle((x, top, x + square_px - 1, top + square_px - 1), colour)
+            x += square_px + MARGIN_PX
+        draw.text((x, y), words, LETTER_RGB if colour else REMARK_RGB, font)
     return np.concatenate([picture, np.asarray(strip)])
 
 

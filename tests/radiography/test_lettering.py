@@ -15,6 +15,7 @@ from paxray.radiography.lettering import (
     mark_sides,
     side_letter,
     with_caption,
+    with_legend,
 )
 
 LEFT, BACK, UP = np.eye(3)
@@ -87,6 +88,31 @@ def test_a_long_caption_keeps_its_end():
     one, other = (with_caption(grey(), ["x" * 80 + end])[120:] for end in ("patient_1", "patient_2"))
     assert not written(one)[:, -MARGIN_PX:].any()
     assert (one != other).any()
+
+
+ENTRIES = [("aorta", (200, 60, 40)), ("lung_left", (60, 120, 200)), ("outlined: rib", None)]
+
+
+@pytest.mark.parametrize("columns", [40, 160, 1024])
+def test_a_legend_stands_under_the_picture_with_every_colour(columns):
+    """In as many lines as it needs; what the picture shows stays as it is."""
+    sheet = with_legend(grey(columns=columns), ENTRIES)
+    assert_array_equal(sheet[:120], grey(columns=columns))
+    strip = sheet[120:]
+    lines = {40: 3, 160: 3, 1024: 1}[columns]
+    assert strip.shape == (lines * (LETTER_PX + MARGIN_PX) + MARGIN_PX, columns, 3)
+    rows = [np.nonzero((strip == colour).all(axis=2))[0] for _, colour in ENTRIES if colour]
+    for n, (row, colour) in enumerate(zip(rows, [c for _, c in ENTRIES if c], strict=True)):
+        square = (strip == colour).all(axis=2)
+        side = np.ptp(row) + 1
+        assert square.sum() == side**2, "a square of one colour, that nothing is drawn over"
+        assert min(n, lines - 1) * (LETTER_PX + MARGIN_PX) <= row.min()
+    # A longer name takes more ink than none at all.
+    assert written(strip).sum() > written(with_legend(grey(columns=columns), ENTRIES[:1])[120:]).sum() > 10
+
+
+def test_without_entries_no_legend():
+    assert_array_equal(with_legend(grey(), []), grey())
 
 
 @given(st.lists(st.floats(-1024, 3071), min_size=1, max_size=50))
