@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import load_catalog
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.config import SegmenterConfig
@@ -95,7 +94,7 @@ def segment_one(
         run_segmenter(one, ct, catalog, device=asked, where=ct_file.name, masks=sources) for one in chosen
     ]
     together = consensus(parts, combine, catalog) if len(parts) > 1 else parts[0]
-    found = _alone(together, [name for name in together.names if not name.endswith(MARK)])
+    found = together.keep([name for name in together.names if not name.endswith(MARK)])
     who = " and ".join(one.name for one in chosen) + (f" by {combine}" if len(chosen) > 1 else "")
     beside = _write(out, found, who)
     if disputed_out is not None:
@@ -156,14 +155,9 @@ def _write(out: Path, labels: LabelVolume, who: str) -> Path | None:
     return None
 
 
-def _alone(labels: LabelVolume, names: Sequence[str]) -> LabelVolume:
-    """Only these classes; atoms that no longer differ are one, so that each is a value of its own in a file."""
-    return LabelBuilder.resume(labels.keep(names)).build(labels.affine, names)
-
-
 def _disputed(together: LabelVolume) -> LabelVolume:
     """The disputed voxels of each class, under its name; a class on which all agree is absent."""
-    columns = _alone(together, [name for name in together.names if name.endswith(MARK)])
+    columns = together.keep([name for name in together.names if name.endswith(MARK)])
     names = tuple(name.removesuffix(MARK) for name in columns.names)
     status = {name.removesuffix(MARK): status for name, status in columns.status.items()}
     return replace(columns, names=names, status=status)

@@ -118,7 +118,7 @@ class LabelBuilder:
             if name in fresh:
                 told = vocabulary.told.get(name, Told())
                 status = _status_as_told(told.status, voxels[name], whole, name, where)
-                note = told.note or (NOT_COVERED if status is Status.UNKNOWN else "")
+                note = told.note or (NOT_COVERED if status is Status.UNKNOWN and not whole else "")
                 self._tell(name, status, note, told.confidence if voxels[name] else None)
         self._add_map(array, {value: names & fresh for value, names in vocabulary.sets.items()}, counts)
         return tuple(name for name in voxels if name in fresh)
@@ -482,10 +482,11 @@ def _unknown_label(unknown: Iterable[int], counts: Int64, vocabulary: Vocabulary
         if shifted:
             hints.append(f"label {neighbour}, {name}, is empty in this file, so {value} may be it")
     found = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown[:8])
+    known = vocabulary.labels
     return CaseError(
         f"vocabulary '{vocabulary.name}' does not name every label in the file",
         where=where,
-        expected=f"one of {len(vocabulary.labels)} labels up to {max(vocabulary.labels)}",
+        expected=f"one of {len(known)} labels up to {max(known)}" if known else "0 alone",
         found=f"label {found}" + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""),
         do="; ".join([f"say what it is, if you know, with the vocabulary `{spec}`", *hints]),
         code="unknown_label",

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paxray.anatomy.anatomy_class import AnatomyClass
 from paxray.anatomy.document import read_document
@@ -65,6 +65,10 @@ class Catalog(Mapping[str, AnatomyClass]):
         from paxray.anatomy.recipes.graph import Graph
 
         return Graph(self)
+
+    def __reduce__(self) -> tuple[type[Catalog], tuple[Any, ...]]:
+        """Pickle what it was made of: the graph holds functions that do not pickle, and is worked out again."""
+        return Catalog, (tuple(self._classes.values()), self._entries)
 
     def __getitem__(self, name: str) -> AnatomyClass:
         return self._classes[name]

@@ -10,7 +10,7 @@ from typing import Any
 
 from paxray.anatomy.catalog import Catalog, normal_word
 from paxray.anatomy.document import Document
-from paxray.anatomy.vocabulary import read_vocabulary, vocabulary_path
+from paxray.anatomy.vocabulary import check_vocabulary, read_vocabulary, vocabulary_path
 from paxray.errors import ConfigError
 
 
@@ -86,9 +86,7 @@ def _read(spec: str, path: Path, catalog: Catalog, chain: tuple[Path, ...]) -> N
         below = _read(spec, vocabulary_path(extends, path.parent)[0], catalog, (*chain, resolved))
     if "names" not in document.data:
         return None if below is None else replace(below, values="labels" in document.data)
-    document.check_keys(
-        (), document.data, ("name", "source", "extends", "labels", "classes", "names", "fraction")
-    )
+    check_vocabulary(document)
     entries = document.data["names"]
     if not isinstance(entries, dict) or not entries:
         raise document.error(("names",), "not a mapping of names to classes", found=entries)

@@ -93,7 +93,7 @@ def load_vocabulary(spec: str, *, base: Path | None = None, catalog: Catalog) ->
         ``{extends: totalsegmentator_v2, labels: {118: costal_cartilages}}``; either may be followed by
         labels of its own, as in ``totalsegmentator_v2+118:costal_cartilages``. What comes later wins. In a
         file a value may stand for several classes, ``{7: [rib_left_4, ribs_left]}``, and ``classes`` may say
-        of a class its ``status``, a ``note`` and a ``confidence``.
+        of a class its ``status``, a ``note`` and a ``confidence``; beside it ``labels`` may be empty.
     base
         Folder to which a path is relative; the working directory by default. A path under ``extends``
         is relative to the file it stands in.
@@ -175,6 +175,24 @@ def read_vocabulary(path: Path) -> Document:
     return read_document(path, where=path.name if path.parent == _FOLDER else str(path))
 
 
+def check_vocabulary(document: Document) -> None:
+    """Refuse a key that vocabularies do not have, and `classes` beside `names`.
+
+    Raises
+    ------
+    ConfigError
+    """
+    known = ("name", "source", "extends", "labels", "classes", "names", "fraction")
+    document.check_keys((), document.data, known)
+    if "names" in document.data and "classes" in document.data:
+        raise document.error(
+            ("classes",),
+            "`classes` tells of the classes of label values, and the vocabulary has `names`",
+            expected="`labels` with `classes`, or `names` alone",
+            do="of a folder of masks its own paxray_classes.json tells status, note and confidence",
+        )
+
+
 def _read(path: Path, catalog: Catalog, chain: tuple[Path, ...]) -> tuple[_Labels, dict[str, Told]]:
     resolved = path.resolve()
     document = read_vocabulary(path)
@@ -187,8 +205,7 @@ def _read(path: Path, catalog: Catalog, chain: tuple[Path, ...]) -> tuple[_Label
             expected="a vocabulary of label values",
             do="name the vocabulary of the program that wrote the masks",
         )
-    known = ("name", "source", "extends", "labels", "classes", "names", "fraction")
-    document.check_keys((), document.data, known)
+    check_vocabulary(document)
     labels: _Labels = {}
     told: dict[str, Told] = {}
     extends = document.data.get("extends")
@@ -197,7 +214,8 @@ def _read(path: Path, catalog: Catalog, chain: tuple[Path, ...]) -> tuple[_Label
             raise document.error(("extends",), "not the name or path of one vocabulary", found=extends)
         labels, told = _labels(extends, path.parent, catalog, (*chain, resolved))
     entries = document.data.get("labels")
-    if not isinstance(entries, dict) or not entries:
+    # `{}` is what a label map without a voxel has: its classes are absent, or unknown.
+    if not isinstance(entries, dict) or not (entries or document.data.get("classes")):
         raise document.error(("labels",), "not a mapping of label values to class names", found=entries)
     for value, names in entries.items():
         names = names if isinstance(names, list) and names else [names]

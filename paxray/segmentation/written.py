@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.labels import LabelVolume, Status
 from paxray.errors import CaseError, ConfigError
 from paxray.files import write_text
@@ -26,15 +27,16 @@ def vocabulary_file_of(label_map: Path) -> Path:
 def write_label_map(path: Path, labels: LabelVolume, segmenter: str = "") -> Path:
     """Write all classes, overlap and all that is known of them, as one label map and a vocabulary beside it.
 
-    A value stands for an atom: all classes that meet in a voxel. `paxray.segmentation.files.read_masks` reads both back
-    exactly; other programs read the values, which the vocabulary explains.
+    A value stands for all classes that meet in a voxel. Atoms that do not differ, as `LabelVolume.keep` leaves them,
+    are one value, and those of no class are background. `paxray.segmentation.files.read_masks` reads both back exactly;
+    other programs read the values, which the vocabulary explains.
 
     Parameters
     ----------
     path
         Ends in ``.nii.gz``.
     labels
-        With voxels, in at most 65535 combinations of classes.
+        In at most 65535 combinations of classes.
     segmenter
         Who made it, for people who read the vocabulary.
 
@@ -42,9 +44,15 @@ def write_label_map(path: Path, labels: LabelVolume, segmenter: str = "") -> Pat
     -------
     The vocabulary's path. Either file is complete or not there; the label map is written last, and one that stood there
     is removed first.
+
+    Raises
+    ------
+    CaseError
+        Too many combinations (code ``bad_labels``).
     """
     import yaml
 
+    labels = LabelBuilder.resume(labels).build(labels.affine, labels.names)  # each set of classes once
     if len(labels.membership) > 65536:
         raise CaseError(
             "the classes overlap in more ways than a label map has values",

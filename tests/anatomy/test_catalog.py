@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import pickle
 import time
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_built_in_catalog_is_sound():
     assert check_catalog(CATALOG) == []
+
+
+def test_it_is_pickled_whether_its_recipes_were_read_or_not():
+    """As a worker gets it; recipes hold functions, which do not pickle."""
+    for name in CATALOG:
+        CATALOG.graph.recipe(name)
+    back = pickle.loads(pickle.dumps(CATALOG))
+    assert dict(back) == dict(CATALOG)
+    assert back.fingerprint(CATALOG) == CATALOG.fingerprint(CATALOG)
+    assert back.resolve("visible lungs") == "lungs_visible"
+    assert back.place("heart", "group") == CATALOG.place("heart", "group")
 
 
 def test_loading_is_quick():

@@ -110,6 +110,9 @@ def test_bad_specifications_are_refused(spec, hint):
         ("label: {1: lungs}\n", 1, "did you mean 'labels'"),
         ("labels: {1: lungs}\nextends: mine.yaml\n", 2, "extends itself"),
         ("labels: {1: lungs}\nextends: [a, b]\n", 2, "one vocabulary"),
+        ("labels: {}\n", 1, "not a mapping"),
+        ("classes: {heart: {status: absent}}\n", 1, "not a mapping"),
+        ("labels: {1: lungs}\nnames: {a: heart}\nclasses: {lungs: {}}\n", 3, "paxray_classes.json"),
     ],
 )
 def test_bad_files_are_refused_with_their_line(tmp_path, text, line, hint):

@@ -93,6 +93,10 @@ class TestVocabularyOfNames:
             ("names: {a: heart}\nfraction: half", "above 0"),
             ("names: {a: heart}\nlabel: {}", "did you mean 'labels'"),
             ("names: {a: heart}\nextends: names.yaml", "extends itself"),
+            (
+                "names: {a: heart}\nclasses: {heart: {confidence: 0.5}}",
+                "`classes` tells of the classes of label",
+            ),
         ],
     )
     def test_what_cannot_be_used_is_refused_with_its_line(self, tmp_path, text, hint):
