@@ -79,7 +79,8 @@ def look(
         ``auto``, ``cpu`` or ``cuda``.
     full
         Also the classes that the built-in catalog's recipes make, surfaces, landmarks, measures and findings, as a
-        build has them; nothing is dropped for a finding. Classes in `catalog_file` come out in any case.
+        build has them; nothing is dropped for a finding. Classes in `catalog_file` come out in any case, and so does
+        the finding that the masks are off the CT.
     only
         Names of the classes that come out, synonyms allowed, and recipes of the built-in catalog among them are
         followed; all by default.
@@ -130,10 +131,9 @@ def look(
             made.append(_write(folder, subject, shot, catalog, categories, all_drawn=bool(only)))
     return {
         "views": made,
-        # None where nothing was looked for.
+        # None where little was looked for, and nothing found.
         "findings": [{k: v for k, v in row.items() if k != "action"} for row in finding_rows(subject)]
-        if full
-        else None,
+        or ([] if full else None),
         "backend": backend,
         "seconds": clock.seconds,
         "memory_mib": peak_memory_mib(),

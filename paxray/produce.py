@@ -131,7 +131,7 @@ def prepare(
     """Read a case and derive all that its views share, while what its projection needs is loaded (`warm_up`).
 
     Without `full`, no recipe of the built-in catalog is followed unless the pipeline names its class, nothing but
-    volumes is measured in 3D, and masks are not judged. `segment` adds what segmenters find in the CT to the case's own
+    volumes is measured in 3D, and of masks is only asked whether they fit the CT; nothing is dropped where they do not. `segment` adds what segmenters find in the CT to the case's own
     masks; `read` gives the CT where something reads it already.
 
     Raises
@@ -188,6 +188,11 @@ def _prepare(
             verdict = judge(labels, catalog, pipeline.plausibility.model_dump(), ct)
         findings, labels, withheld = verdict.findings, verdict.labels, verdict.withheld
         lesions = tuple(lesion for lesion in lesions if lesion.name not in withheld)
+    else:
+        from paxray.plausibility.density import judge_at_a_glance
+
+        with clock.stage("judge"):
+            findings = tuple((finding, "warn") for finding in judge_at_a_glance(labels, catalog, ct))
     with clock.stage("derive"):
         films = {name: film for name in classes if (film := catalog[name].film) is not None}
         made = [name for name in needed if name not in films]

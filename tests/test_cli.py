@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from dataset_fixture import CLASSES, make_dataset
@@ -305,7 +306,7 @@ def test_project_follows_recipes_of_ones_own(tmp_path: Path, phantom_table: Path
     assert {path.stem for path in (tmp_path / "pa_masks").iterdir()} == set(seen)
     told = json.loads((tmp_path / "pa.json").read_text())["classes"]
     assert {row["class"]: row["view_status"] for row in told if "view_status" in row} == seen
-    assert result["findings"] is None  # nothing was looked for
+    assert result["findings"] is None  # there are no masks to be wrong
 
 
 def test_project_only_some_classes(tmp_path: Path, phantom_table: Path) -> None:
@@ -354,6 +355,26 @@ def test_project_only_some_classes(tmp_path: Path, phantom_table: Path) -> None:
     text = call(*arguments, "--only", "prostate", "--out", tmp_path)
     assert "no pixels prostate: unknown" in text
     assert "did you mean 'heart'" in call(*arguments, "--only", "haert", "--out", tmp_path, exit_code=2)
+
+
+def test_project_says_that_masks_do_not_fit_the_ct(tmp_path: Path, phantom_table: Path) -> None:
+    """The pictures look right then, to anyone but a radiologist; without --full, too."""
+    folder = phantom_table.parent / "phantom-0001"
+    common = (
+        "--labels",
+        f"{folder / 'labels.nii.gz'}=phantom",
+        "--size",
+        16,
+        "--out",
+        tmp_path / "out",
+        "--json",
+    )
+    assert json.loads(call("project", folder / "ct.nii.gz", *common))["findings"] is None
+    ct = nib.load(folder / "ct.nii.gz")
+    turned = nib.Nifti1Image(np.asarray(ct.dataobj)[::-1], ct.affine, ct.header)
+    nib.save(turned, tmp_path / "turned.nii.gz")
+    (finding,) = json.loads(call("project", tmp_path / "turned.nii.gz", *common))["findings"]
+    assert (finding["finding"], finding["severity"]) == ("masks_off_the_ct", "error")
 
 
 def test_project_overlay_of_all_is_of_the_main_structures(tmp_path: Path, phantom_table: Path) -> None:

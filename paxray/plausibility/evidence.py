@@ -17,7 +17,7 @@ from paxray.segmentation.body import BODY, UNSCANNED
 
 Float64 = NDArray[np.float64]
 
-#: Voxels are looked at no more than this apart. What is smaller is judged by its volume alone.
+#: Voxels are looked at no more than this apart, unless told otherwise. What is smaller is judged by its volume alone.
 SAMPLE_MM = 3.0
 #: A class of fewer sampled voxels has no place to speak of.
 FEWEST = 5
@@ -37,12 +37,19 @@ class Evidence:
         Whether the scan cuts a class, of those in `labels`.
     ct
         HU on the masks' lattice; without it densities are not judged.
+    sample_mm
+        Voxels are looked at no more than this apart.
     """
 
     def __init__(
-        self, labels: LabelVolume, catalog: Catalog, cut: Mapping[str, bool], ct: Volume | None = None
+        self,
+        labels: LabelVolume,
+        catalog: Catalog,
+        cut: Mapping[str, bool],
+        ct: Volume | None = None,
+        sample_mm: float = SAMPLE_MM,
     ) -> None:
-        self.labels, self.catalog, self.ct = labels, catalog, ct
+        self.labels, self.catalog, self.ct, self.sample_mm = labels, catalog, ct, sample_mm
         self.drawn = tuple(
             name for name in labels.names if name in catalog and labels.status[name] is not Status.UNKNOWN
         )
@@ -85,7 +92,7 @@ class Evidence:
     @cached_property
     def step(self) -> tuple[int, int, int]:
         """Every how many voxels along k, j, i one is looked at."""
-        k, j, i = (max(1, int(SAMPLE_MM / mm)) for mm in reversed(self.labels.grid.spacing_mm))
+        k, j, i = (max(1, int(self.sample_mm / mm)) for mm in reversed(self.labels.grid.spacing_mm))
         return k, j, i
 
     @cached_property

@@ -26,7 +26,7 @@ from paxray.anatomy.labels import LabelVolume, Status
 from paxray.anatomy.recipes.engine import derive
 from paxray.errors import CaseError
 from paxray.io.volume import Volume
-from paxray.plausibility.density import TISSUES
+from paxray.plausibility.density import TISSUES, judge_at_a_glance
 from paxray.plausibility.evidence import SPINE, Evidence
 from paxray.plausibility.judge import explain, find, judge
 from paxray.plausibility.order import not_in_order
@@ -527,6 +527,8 @@ def test_real_masks_fit_their_ct(real_case: tuple[Volume, LabelVolume], real_dat
     (off,) = (f for f in find(labels, CATALOG, turned(ct)) if f.severity != "note")
     assert off.name == "masks_off_the_ct"
     assert {"trachea", "heart", "aorta", "ribs"} <= set(off.classes)
+    assert not judge_at_a_glance(labels, CATALOG, ct)
+    assert [f.name for f in judge_at_a_glance(labels, CATALOG, turned(ct))] == ["masks_off_the_ct"]
 
 
 @pytest.mark.parametrize("folder", ["totalsegmentator-reference"])
@@ -539,11 +541,14 @@ def test_a_real_abdomen_fits_its_ct_and_not_its_mirror_image(real_data: Path, fo
     of_density = {"masks_off_the_ct", "hu_out_of_range"}
     assert not of_density & {f.name for f in find(labels, CATALOG, ct)}
     assert "masks_off_the_ct" in {f.name for f in find(labels, CATALOG, turned(ct))}
+    assert not judge_at_a_glance(labels, CATALOG, ct)
+    assert judge_at_a_glance(labels, CATALOG, turned(ct))
 
 
 def test_a_ct_mirrored_or_moved_against_its_masks(phantom_cases: list[tuple[Volume, LabelVolume]]) -> None:
     """Phantoms are built about a midline; heart, aorta and liver tell their mirror image."""
     for ct, labels in phantom_cases:
+        assert not judge_at_a_glance(labels, CATALOG, ct)
         wrong = [turned(ct), turned(ct, (-1, 1, 1)), turned(ct, (1, -1, 1)), turned(ct, (-1, -1, -1))]
         wrong += [replace(ct, array=np.roll(ct.array, by // 5, axis=0)) for by in (-80, 80)]
         for other in wrong:
@@ -553,6 +558,8 @@ def test_a_ct_mirrored_or_moved_against_its_masks(phantom_cases: list[tuple[Volu
             assert finding.value is not None
             assert finding.limit is not None
             assert finding.value > finding.limit
+            (glanced,) = judge_at_a_glance(labels, CATALOG, other)
+            assert glanced.name == "masks_off_the_ct"
         with pytest.raises(CaseError, match="masks_off_the_ct") as caught:
             judge(labels, CATALOG, {}, turned(ct))
         assert "plausibility.masks_off_the_ct: warn" in caught.value.do
