@@ -131,8 +131,9 @@ def prepare(
     """Read a case and derive all that its views share, while what its projection needs is loaded (`warm_up`).
 
     Without `full`, no recipe of the built-in catalog is followed unless the pipeline names its class, nothing but
-    volumes is measured in 3D, and of masks is only asked whether they fit the CT; nothing is dropped where they do not. `segment` adds what segmenters find in the CT to the case's own
-    masks; `read` gives the CT where something reads it already.
+    volumes is measured in 3D, and of masks is only asked whether they fit the CT; nothing is dropped where they do not.
+    `segment` adds what segmenters find in the CT to the case's own masks; `read` gives the CT where something reads it
+    already.
 
     Raises
     ------
