@@ -14,15 +14,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.projection.aligned_kernel import follow_columns
+from paxray.projection.aligned_kernel import follow_tiles, pixels_of_columns, read_off
 from paxray.projection.channels import Channels
 from paxray.projection.rays import POSITION_DECIMALS, IndexRays
+from paxray.projection.threads import in_all_threads
 from paxray.projection.want import Maps, Want, facts_of, words_for
 
 #: Columns of voxels that may be followed for each pixel. Where the detector is coarser, most are followed in vain.
 MOST_COLUMNS_PER_PIXEL = 32
 #: Voxels that lie together in memory in each slab of a tile, at least: enough for the processor to fetch ahead.
 VOXELS_TOGETHER = 2048
+#: Lines that a thread takes at a time, at least: neighbours may write to the same pages of a map.
+LINES_TOGETHER = 8
 _ROUND = 10.0**POSITION_DECIMALS
 
 F32 = np.float32
@@ -107,33 +110,43 @@ def fill(
     stride = (1, mu.shape[2], mu.shape[1] * mu.shape[2])
     lines_per_tile = 1 if a != 2 else max(1, -(-VOXELS_TOGETHER // max(width, 1)))
     tiles = -(-lines // lines_per_tile)
+    tiles_together = -(-LINES_TOGETHER // lines_per_tile)
     none3 = np.empty((0, 0, 0), F32)
     counts = np.zeros((tiles, count, 7) if want.facts else (0, 0, 7), np.int64)
     sums = np.zeros((tiles, count, 4) if want.facts else (0, 0, 4), np.float64)
     if lines and width:
         depth_mm, b_of, c_of = _affine(rays, a, b, c, 0 if signed_axis > 0 else mu.shape[2 - a] - 1)
-        follow_columns(
+        b_of, c_of = (b_of[0] - box_b[0], *b_of[1:]), (c_of[0] - box_c[0], *c_of[1:])
+        counted = (mu.shape[2 - a], width, lines)
+        step_mm = float(np.sqrt(rays.direction @ rays.metric @ rays.direction) / abs(rays.direction[a]))
+        image = maps.image
+        column_sums = np.zeros((lines + 3, width + 3) if image is not None else (0, 0))
+        labelled = want.any_class or want.incomplete
+        pixels = (np.empty(0, np.int32),) * 3
+        if labelled:
+            edge_b = (float(-box_b[0]), float(mu.shape[2 - b] - box_b[0]))
+            edge_c = (float(-box_c[0]), float(mu.shape[2 - c] - box_c[0]))
+            pixels = pixels_of_columns(b_of, c_of, edge_b, edge_c, size, counted)
+        arguments = (
             mu.reshape(-1),
             atoms.reshape(-1),
-            (mu.shape[2 - a], width, lines),
+            counted,
             box_b[0] * stride[b] + box_c[0] * stride[c],
             (stride[a], stride[b], stride[c]),
             lines_per_tile,
-            float(np.sqrt(rays.direction @ rays.metric @ rays.direction) / abs(rays.direction[a])),
+            tiles_together,
+            step_mm,
             0 if signed_axis > 0 else mu.shape[2 - a],
-            (b_of[0] - box_b[0], *b_of[1:]),
-            (c_of[0] - box_c[0], *c_of[1:]),
             depth_mm,
-            (float(-box_b[0]), float(mu.shape[2 - b] - box_b[0])),
-            (float(-box_c[0]), float(mu.shape[2 - c] - box_c[0])),
             size,
+            *pixels,
             channels.start if count else np.zeros(len(flags) + 1, np.int32),
             channels.members if count else np.zeros(0, np.int32),
             _bits_of_atoms(channels) if want.presence else np.zeros((len(flags), 0), np.uint64),
             flags,
             count,
-            want.any_class or want.incomplete,
-            maps.image if maps.image is not None else np.empty((0, 0), F32),
+            labelled,
+            column_sums,
             bits,
             maps.path if maps.path is not None else none3,
             maps.entry if maps.entry is not None else none3,
@@ -142,6 +155,9 @@ def fill(
             counts,
             sums,
         )
+        in_all_threads(lambda turn: follow_tiles(turn, *arguments), -(-tiles // tiles_together))
+        if image is not None:
+            in_all_threads(lambda turn: read_off(turn, column_sums, b_of, c_of, step_mm, image), size[0])
     return facts_of(counts, sums)
 
 

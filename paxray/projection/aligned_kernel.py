@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from paxray.projection.lanes import gather, get, lowest, ones, put, unlike
+from paxray.compiling import helper, loop
+from paxray.projection.lanes import claim, gather, get, lowest, ones, put, unlike
 from paxray.projection.rays import POSITION_DECIMALS
 from paxray.projection.want import BODY, PADDING
 
@@ -52,99 +53,31 @@ def fetch(typingctx, array, at):  # type: ignore[no-untyped-def]
     return types.void(array, types.int64), codegen
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
-def follow_columns(  # type: ignore[no-untyped-def]
-    mu, atoms, counted, origin, strides, lines_per_tile, step_mm, mirror, b_of, c_of, depth_of, edge_b, edge_c, size,
-    start, members, atom_bits, flags, n_channels, labelled,
-    image, bits, path, entry, exit_, incomplete, counts, sums,
-):  # fmt: skip
-    """Follow a box of columns of voxels, and give each pixel what its column met.
+@loop(error_model="numpy")
+def pixels_of_columns(b_of, c_of, edge_b, edge_c, size, counted):  # type: ignore[no-untyped-def]
+    """Which column of the box each pixel is nearest to, and the pixels of each column together.
 
-    `counted` is the number of slabs, of columns in a line and of lines, `origin` the place in memory of the box's
-    first voxel, `strides` the way to the next slab, column and line. A pixel ``(row, u)`` lies at
-    ``b_of[0] + u b_of[1] + row b_of[2]`` in a line, counted from the box, likewise `c_of` among the lines; `depth_of`
-    is the depth of its first sample in mm. Columns from `edge_b[0]` to below `edge_b[1]` exist.
+    A pixel ``(row, u)`` lies at ``b_of[0] + u b_of[1] + row b_of[2]`` in a line, counted from the box, likewise `c_of`
+    among the lines; columns from `edge_b[0]` to below `edge_b[1]` exist. Returns the column of each pixel, -1 for none;
+    and the numbers of the pixels nearest to column x, in order: ``pixel_of[pixels_from[x]:pixels_from[x + 1]]``.
     """
     rows, columns = size
-    n_a, width, lines = counted
-    stride_a, stride_b, stride_c = strides
-    want_image, deep = image.size > 0, entry.size > 0 or counts.size > 0
-    measured = path.size > 0 or deep
-
-    # Which column of the box each pixel is nearest to, and the pixels of each column together.
-    column_of = np.empty((rows if labelled else 0, columns), np.int32)
-    for row in prange(column_of.shape[0]):
+    _, width, lines = counted
+    column_of = np.empty(rows * columns, np.int32)
+    for row in range(rows):
         for u in range(columns):
             near_b = np.floor(_rounded(b_of[0] + u * b_of[1] + row * b_of[2]) + 0.5)
             near_c = np.floor(_rounded(c_of[0] + u * c_of[1] + row * c_of[2]) + 0.5)
             inside = (
                 (near_b >= edge_b[0]) & (near_b < edge_b[1]) & (near_c >= edge_c[0]) & (near_c < edge_c[1])
             )
-            column_of[row, u] = np.int32(near_c * width + near_b) if inside else np.int32(-1)
-    column_of = column_of.reshape(-1)
-    pixels_from, pixel_of = _by_column(column_of, width * lines if labelled else 0)
-    flat_bits, flat_incomplete = bits.reshape(-1), incomplete.reshape(-1)
-    flat_path, flat_entry, flat_exit = path.reshape(-1), entry.reshape(-1), exit_.reshape(-1)
-
-    # Framed by zeros, in which attenuation beyond the outermost columns ends.
-    column_sums = np.zeros((lines + 3 if want_image else 0, width + 3))
-    for tile in prange((lines + lines_per_tile - 1) // lines_per_tile):
-        first_line = tile * lines_per_tile
-        last_line = min(lines, first_line + lines_per_tile)
-        base = origin + first_line * stride_c
-        # The pixels of column x of this tile: mine[x] to mine[x + 1].
-        mine = pixels_from[first_line * width : last_line * width + 1] if labelled else pixels_from
-        seen = labelled and mine[0] < mine[-1]
-        n_columns = (last_line - first_line) * width if seen else 0
-        lowest_column, highest_column = np.full(n_channels, n_columns), np.full(n_channels, -1)
-        # Of channel times column.
-        steps = np.empty(n_channels * n_columns if measured else 0, np.int32)
-        first = np.empty(n_channels * n_columns if deep else 0, np.int32)
-        last = np.empty(n_channels * n_columns if deep else 0, np.int32)
-        cut = np.zeros(n_columns if incomplete.size > 0 else 0, np.bool_)
-        found_bits = np.zeros((n_columns, atom_bits.shape[1]), np.uint64)
-        if want_image and stride_a == 1:
-            _sum_along(mu, base, n_a, stride_b, column_sums[first_line + 1, 1 : width + 1])
-        _follow(mu, atoms, base, n_a, width, last_line - first_line, stride_a, stride_b, stride_c, want_image, seen,
-                column_sums, (first_line + 1) * (width + 3) + 1, mine, start, members, atom_bits, flags,
-                lowest_column, highest_column, steps, first, last, cut, found_bits)  # fmt: skip
-        for x in range(n_columns if bits.size > 0 or incomplete.size > 0 else 0):
-            for n in range(mine[x], mine[x + 1]):
-                for word in range(bits.shape[2]):
-                    flat_bits[pixel_of[n] * bits.shape[2] + word] = found_bits[x, word]
-                if incomplete.size > 0:
-                    flat_incomplete[pixel_of[n]] = cut[x]
-        if measured and seen:
-            _spread(mine, pixel_of, column_of, first_line * width, lowest_column, highest_column, steps, first, last,
-                    step_mm, mirror, depth_of, size, flat_path, flat_entry, flat_exit,
-                    counts[tile : tile + 1], sums[tile : tile + 1])  # fmt: skip
-
-    if want_image:
-        for row in prange(rows):
-            for u in range(columns):
-                at_b = min(max(_rounded(b_of[0] + u * b_of[1] + row * b_of[2]), -1.0), np.float64(width))
-                at_c = min(max(_rounded(c_of[0] + u * c_of[1] + row * c_of[2]), -1.0), np.float64(lines))
-                low_b, low_c = np.floor(at_b), np.floor(at_c)
-                b, c, high_b, high_c = int(low_b) + 1, int(low_c) + 1, at_b - low_b, at_c - low_c
-                lower = (1.0 - high_b) * column_sums[c, b] + high_b * column_sums[c, b + 1]
-                upper = (1.0 - high_b) * column_sums[c + 1, b] + high_b * column_sums[c + 1, b + 1]
-                image[row, u] = F32(((1.0 - high_c) * lower + high_c * upper) * step_mm)
-
-
-@njit(inline="always")
-def _rounded(at):  # type: ignore[no-untyped-def]
-    return np.rint(at * _ROUND) / _ROUND
-
-
-@njit(cache=True)
-def _by_column(column_of, n_columns):  # type: ignore[no-untyped-def]
-    """Numbers of the pixels nearest to column x, in order: from `pixels_from[x]` to `pixels_from[x + 1]`."""
-    pixels_from = np.zeros(n_columns + 1, np.int32)
+            put(column_of, row * columns + u, np.int32(near_c * width + near_b) if inside else np.int32(-1))
+    pixels_from = np.zeros(width * lines + 1, np.int32)
     for x in column_of:
         if x >= 0:
             pixels_from[x] += 1
     total = 0
-    for x in range(n_columns + 1):
+    for x in range(pixels_from.size):
         total += pixels_from[x]
         pixels_from[x] = total
     # Filled from behind, the end of each column's pixels becomes their beginning.
@@ -154,10 +87,93 @@ def _by_column(column_of, n_columns):  # type: ignore[no-untyped-def]
         if x >= 0:
             pixels_from[x] -= 1
             pixel_of[pixels_from[x]] = pixel
-    return pixels_from, pixel_of
+    return column_of, pixels_from, pixel_of
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@loop(nogil=True, fastmath={"contract"}, error_model="numpy")
+def follow_tiles(  # type: ignore[no-untyped-def]
+    turn, mu, atoms, counted, origin, strides, lines_per_tile, tiles_together, step_mm, mirror, depth_of, size,
+    column_of, pixels_from, pixel_of, start, members, atom_bits, flags, n_channels, labelled,
+    column_sums, bits, path, entry, exit_, incomplete, counts, sums,
+):  # fmt: skip
+    """Follow a box of columns of voxels, and give each pixel what its column met; tiles of lines are taken in `turn`.
+
+    `counted` is the number of slabs, of columns in a line and of lines, `origin` the place in memory of the box's
+    first voxel, `strides` the way to the next slab, column and line. `depth_of` is the depth in mm of a pixel's first
+    sample: at ``(0, 0)``, and its steps along u and row. `column_sums`, of size zero where no image is wanted, is
+    ``(lines + 3, width + 3)``: framed by zeros, in which attenuation beyond the outermost columns ends.
+    """
+    n_a, width, lines = counted
+    stride_a, stride_b, stride_c = strides
+    want_image, deep = column_sums.size > 0, entry.size > 0 or counts.size > 0
+    measured = path.size > 0 or deep
+    flat_bits, flat_incomplete = bits.reshape(-1), incomplete.reshape(-1)
+    flat_path, flat_entry, flat_exit = path.reshape(-1), entry.reshape(-1), exit_.reshape(-1)
+    tiles = (lines + lines_per_tile - 1) // lines_per_tile
+    piece = claim(turn)
+    while piece * tiles_together < tiles:
+        for tile in range(piece * tiles_together, min(tiles, (piece + 1) * tiles_together)):
+            first_line = tile * lines_per_tile
+            last_line = min(lines, first_line + lines_per_tile)
+            base = origin + first_line * stride_c
+            # The pixels of column x of this tile: mine[x] to mine[x + 1].
+            mine = pixels_from[first_line * width : last_line * width + 1] if labelled else pixels_from
+            seen = labelled and mine[0] < mine[-1]
+            n_columns = (last_line - first_line) * width if seen else 0
+            lowest_column, highest_column = np.full(n_channels, n_columns), np.full(n_channels, -1)
+            # Of channel times column.
+            steps = np.empty(n_channels * n_columns if measured else 0, np.int32)
+            first = np.empty(n_channels * n_columns if deep else 0, np.int32)
+            last = np.empty(n_channels * n_columns if deep else 0, np.int32)
+            cut = np.zeros(n_columns if incomplete.size > 0 else 0, np.bool_)
+            found_bits = np.zeros((n_columns, atom_bits.shape[1]), np.uint64)
+            if want_image and stride_a == 1:
+                for line in range(first_line, last_line):
+                    _sum_along(
+                        mu, origin + line * stride_c, n_a, stride_b, column_sums[line + 1, 1 : width + 1]
+                    )
+            _follow(mu, atoms, base, n_a, width, last_line - first_line, stride_a, stride_b, stride_c, want_image, seen,
+                    column_sums, (first_line + 1) * (width + 3) + 1, mine, start, members, atom_bits, flags,
+                    lowest_column, highest_column, steps, first, last, cut, found_bits)  # fmt: skip
+            for x in range(n_columns if bits.size > 0 or incomplete.size > 0 else 0):
+                for n in range(mine[x], mine[x + 1]):
+                    for word in range(bits.shape[2]):
+                        flat_bits[pixel_of[n] * bits.shape[2] + word] = found_bits[x, word]
+                    if incomplete.size > 0:
+                        flat_incomplete[pixel_of[n]] = cut[x]
+            if measured and seen:
+                _spread(mine, pixel_of, column_of, first_line * width, lowest_column, highest_column, steps, first,
+                        last, step_mm, mirror, depth_of, size, flat_path, flat_entry, flat_exit,
+                        counts[tile : tile + 1], sums[tile : tile + 1])  # fmt: skip
+        piece = claim(turn)
+
+
+@loop(nogil=True, fastmath={"contract"}, error_model="numpy")
+def read_off(turn, column_sums, b_of, c_of, step_mm, image):  # type: ignore[no-untyped-def]
+    """Interpolate each pixel's line integral between four columns; rows of pixels are taken in `turn`."""
+    (rows, columns), (lines, width) = image.shape, column_sums.shape
+    sums, pixels, last_b, last_c = column_sums.reshape(-1), image.reshape(-1), width - 3.0, lines - 3.0
+    row = claim(turn)
+    while row < rows:
+        for u in range(columns):
+            at_b = min(max(_rounded(b_of[0] + u * b_of[1] + row * b_of[2]), -1.0), last_b)
+            at_c = min(max(_rounded(c_of[0] + u * c_of[1] + row * c_of[2]), -1.0), last_c)
+            low_b, low_c = np.floor(at_b), np.floor(at_c)
+            high_b, high_c = at_b - low_b, at_c - low_c
+            lower = (np.int64(low_c) + 1) * width + np.int64(low_b) + 1
+            upper = lower + width
+            below = (1.0 - high_b) * gather(sums, lower, 0) + high_b * gather(sums, lower, 1)
+            above = (1.0 - high_b) * gather(sums, upper, 0) + high_b * gather(sums, upper, 1)
+            put(pixels, row * columns + u, F32(((1.0 - high_c) * below + high_c * above) * step_mm))
+        row = claim(turn)
+
+
+@helper(inline="always")
+def _rounded(at):  # type: ignore[no-untyped-def]
+    return np.rint(at * _ROUND) / _ROUND
+
+
+@helper(fastmath={"contract"}, error_model="numpy")
 def _sum_along(mu, base, n_a, stride_b, totals):  # type: ignore[no-untyped-def]
     """Sums of one line's columns, each of which lies in one piece of memory."""
     apart = np.empty(SUM_LANES, F32)
@@ -180,7 +196,7 @@ def _sum_along(mu, base, n_a, stride_b, totals):  # type: ignore[no-untyped-def]
         totals[b] = total
 
 
-@njit(cache=True, error_model="numpy")
+@helper(error_model="numpy")
 def _credit(  # type: ignore[no-untyped-def]
     held, at_column, of_atom, begins, ends, start, members, atom_bits,
     lowest_column, highest_column, steps, first, last, found_bits,
@@ -188,21 +204,25 @@ def _credit(  # type: ignore[no-untyped-def]
     """Add runs to what the columns meet; a channel's rows are cleared when a tile first meets it."""
     measured, deep = steps.size > 0, last.size > 0
     n_columns = found_bits.shape[0]
+    words = atom_bits.shape[1]
+    flat_found, flat_bits = found_bits.reshape(-1), atom_bits.reshape(-1)
     for run in range(held):
-        column, atom = np.int64(at_column[run]), np.int64(of_atom[run])
-        for word in range(atom_bits.shape[1]):
-            found_bits[column, word] |= atom_bits[atom, word]
+        column, atom = np.int64(get(at_column, run)), np.int64(get(of_atom, run))
+        for word in range(words):
+            cell = column * words + word
+            put(flat_found, cell, get(flat_found, cell) | get(flat_bits, atom * words + word))
         if not measured:
             continue
-        begin, end = begins[run], ends[run]
-        for m in range(start[atom], start[atom + 1]):
-            channel = np.int64(members[m])
+        begin, end = get(begins, run), get(ends, run)
+        for m in range(np.int64(get(start, atom)), np.int64(get(start, atom + 1))):
+            channel = np.int64(get(members, m))
             cell = channel * n_columns + column
-            if highest_column[channel] < 0:
+            low, high = get(lowest_column, channel), get(highest_column, channel)
+            if high < 0:
                 for x in range(channel * n_columns, (channel + 1) * n_columns):
                     steps[x] = 0
-            lowest_column[channel] = min(lowest_column[channel], column)
-            highest_column[channel] = max(highest_column[channel], column)
+            put(lowest_column, channel, min(low, column))
+            put(highest_column, channel, max(high, column))
             met = get(steps, cell)
             if deep:
                 if met == 0:
@@ -211,7 +231,7 @@ def _credit(  # type: ignore[no-untyped-def]
             put(steps, cell, np.int32(met + (end - begin + np.int32(1))))
 
 
-@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@helper(fastmath={"contract"}, error_model="numpy")
 def _follow(  # type: ignore[no-untyped-def]
     mu, atoms, base, n_a, width, lines, stride_a, stride_b, stride_c, imaged, labelled, totals, totals_at,
     mine, start, members, atom_bits, flags, lowest_column, highest_column, steps, first, last, cut, found_bits,
@@ -295,18 +315,16 @@ def _follow(  # type: ignore[no-untyped-def]
                 if coming < enough:
                     fetch(mu, coming)
                     coming += LINE
-                fast = change_at[change]
+                fast = get(change_at, change)
                 s = fast if along else slow
                 column = line * width + (slow if along else fast)
-                old = np.int64(atoms[row + fast - back])
-                at_column[held], of_atom[held], begins[held], ends[held] = (
-                    column,
-                    old,
-                    run_start[column],
-                    s - 1,
-                )
-                run_start[column] = s
-                held += (start[old + 1] > start[old]) & (mine[column + 1] > mine[column])
+                old = np.int64(gather(atoms, row, fast - back))
+                put(at_column, held, np.int32(column))
+                put(of_atom, held, np.int32(old))
+                put(begins, held, get(run_start, column))
+                put(ends, held, np.int32(s - 1))
+                put(run_start, column, np.int32(s))
+                held += (get(start, old + 1) > get(start, old)) & (get(mine, column + 1) > get(mine, column))
                 if cut.size > 0:
                     before, after = flags[old], flags[np.int64(atoms[row + fast])]
                     leaves = (before & _BODY > 0) & (after & _PADDING > 0)
@@ -335,7 +353,7 @@ def _follow(  # type: ignore[no-untyped-def]
             lowest_column, highest_column, steps, first, last, found_bits)  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@helper(error_model="numpy")
 def _spread(  # type: ignore[no-untyped-def]
     mine, pixel_of, column_of, first_column, lowest_column, highest_column, steps, first, last,
     step_mm, mirror, depth_of, size, path, entry, exit_, counts, sums,
