@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -412,6 +415,83 @@ def test_project_mistakes(tmp_path: Path, phantom_table: Path, monkeypatch: pyte
     assert "missing_file" in call("project", tmp_path / "none.nii.gz", exit_code=3)
     assert "missing_file" in call("project", ct, "--labels", tmp_path / "no_folder", exit_code=3)
     assert "did you mean 'heart'" in call("project", ct, "--only", "haert", exit_code=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "exit_code", "what"),
+    [
+        (["project", "NO_FILE", "--out", "OUT"], "missing_file", 3, "no such file"),
+        (["project", "NO_FILE", "--out", "OUT", "--view", "pda"], "config", 2, "unknown view 'pda'"),
+        (["project", "NO_FILE", "--no-such-option"], "usage", 2, "No such option"),
+        (["project"], "usage", 2, "Missing argument"),
+        (["scan", "NO_FILE"], "missing_file", 2, ""),
+        (["build", "NO_FILE", "--cases", "c.csv", "--out", "OUT"], "config", 2, ""),
+        (["segment", "NO_FILE", "--out", "OUT"], "missing_file", 3, ""),
+        (["import-paxray", "NO_FILE", "OUT"], "no_release", 2, "no PAXRay here"),
+        (["export", "coco", "NO_FILE"], "config", 2, ""),
+        (["export", "paxray", "NO_FILE"], "config", 2, ""),
+        (["verify", "NO_FILE"], "config", 2, "no such folder"),
+        (["classes", "list", "--group", "lugn"], "config", 2, "no group 'lugn'"),
+        (["classes", "show", "hart"], "unknown_class", 2, "hart"),
+        (["classes", "preview", "hart", "NO_FILE"], "unknown_class", 2, "hart"),
+    ],
+)
+def test_errors_are_json_where_json_is_asked_for(
+    arguments: list[str], code: str, exit_code: int, what: str, tmp_path: Path
+) -> None:
+    """On stdout one document, whatever happens; the words for people are on stderr as ever."""
+    places = {"NO_FILE": str(tmp_path / "none"), "OUT": str(tmp_path / "out")}
+    made = runner.invoke(app, [*(places.get(a, a) for a in arguments), "--json"])
+    assert made.exit_code == exit_code, made.output
+    told = json.loads(made.stdout)["error"]
+    assert set(told) == {"code", "what", "where", "expected", "found", "do", "exit_code"}
+    assert (told["code"], told["exit_code"]) == (code, exit_code)
+    assert what in told["what"]
+    assert told["what"].split("'")[0][:20] in made.stderr
+
+
+def test_every_command_with_json_takes_part() -> None:
+    """The option's own name is what the rule goes by."""
+    from typer.main import get_command
+
+    def commands(group: Any) -> Iterator[Any]:
+        for command in group.commands.values():
+            yield from commands(command) if hasattr(command, "commands") else [command]
+
+    with_json = [c for c in commands(get_command(app)) if any("--json" in p.opts for p in c.params)]
+    assert len(with_json) > 10
+    for command in with_json:
+        (option,) = (p for p in command.params if "--json" in p.opts)
+        assert option.name == "as_json", command.name
+        assert hasattr(command.callback, "__wrapped__"), f"{command.name} is not guarded"
+
+
+def test_a_bug_and_an_interrupt_are_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from paxray.cli import classes
+
+    for error, code in ((KeyboardInterrupt(), "interrupted"), (ZeroDivisionError("none"), "internal")):
+
+        def fails(_: object, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(classes, "_catalog", fails)
+        made = runner.invoke(app, ["classes", "list", "--json"])
+        assert json.loads(made.stdout)["error"]["code"] == code
+        assert made.exit_code == json.loads(made.stdout)["error"]["exit_code"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["classes", "list"], ["classes", "list", "--json"], ["classes", "tree"]]
+)
+def test_whoever_stops_reading_breaks_nothing(arguments: list[str]) -> None:
+    """`paxray classes list | head -1` ends as if all had been read."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "paxray", *arguments], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_classes() -> None:

@@ -5,16 +5,33 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from paxray._version import __version__
 from paxray.cli import build, classes, data, doctor, imports, segment
-from paxray.cli.common import err, out
-from paxray.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
+from paxray.cli.common import err, out, print_error
+from paxray.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE
+
+
+class _Group(TyperGroup):
+    """The commands; what is wrong with options is told as JSON, too, where that is asked for."""
+
+    def invoke(self, ctx: Any) -> Any:
+        as_json = "--json" in ctx.args
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # Which class these errors have depends on the version of typer.
+            if hasattr(error, "format_message") and as_json:
+                print_error("usage", EXIT_USAGE, error.format_message())
+            raise
+
 
 app = typer.Typer(
+    cls=_Group,
     help="Annotated X-ray data sets made from CT. A research tool, not for clinical use.",
     no_args_is_help=True,
     add_completion=False,

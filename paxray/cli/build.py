@@ -20,6 +20,7 @@ from paxray.cli.common import (
     guarded,
     one_case,
     out,
+    print_json,
     progress_bar,
 )
 from paxray.errors import EXIT_FAILED_CASES, ConfigError
@@ -91,14 +92,12 @@ def scan(
         )
     if as_json:
         rows = [{"case_id": c.case_id, "patient_id": c.patient_id, "ct": c.ct_where} for c in found.cases]
-        print(
-            json.dumps(
-                {
-                    "table": str(table),
-                    "cases": rows,
-                    "notes": [[n.where, n.code, n.message] for n in found.notes],
-                }
-            )
+        print_json(
+            {
+                "table": str(table),
+                "cases": rows,
+                "notes": [[n.where, n.code, n.message] for n in found.notes],
+            }
         )
         return
     patients = len({case.patient_id for case in found.cases})
@@ -287,7 +286,7 @@ def _print_plan(todo: BuildPlan, dataset: Path, as_json: bool) -> None:
     ]
     if as_json:
         counts = {"cases": todo.cases, "samples": todo.cases * todo.views, "standing": todo.standing}
-        print(json.dumps({**counts, "shards": shards}))
+        print_json({**counts, "shards": shards})
         return
     out.print(f"dry run, nothing written to {escape(str(dataset))}: " + _plan_line(todo))
     for shard in shards:
@@ -299,17 +298,15 @@ def _print_plan(todo: BuildPlan, dataset: Path, as_json: bool) -> None:
 def _print_result(result: BuildResult, as_json: bool) -> None:
     if as_json:
         failed = [{"case_id": r.case_id, "code": r.code, "message": r.message} for r in result.failed]
-        print(
-            json.dumps(
-                {
-                    "dataset": str(result.root),
-                    "cases": result.cases,
-                    "made": result.made,
-                    "samples": result.samples,
-                    "failed": failed,
-                    "duplicates": list(result.duplicates),
-                }
-            )
+        print_json(
+            {
+                "dataset": str(result.root),
+                "cases": result.cases,
+                "made": result.made,
+                "samples": result.samples,
+                "failed": failed,
+                "duplicates": list(result.duplicates),
+            }
         )
         return
     if not result.shards_done:
@@ -400,7 +397,7 @@ def project(
             read=read,
         )
     if as_json:
-        print(json.dumps(result))
+        print_json(result)
         return
     for view in result["views"]:
         out.print(

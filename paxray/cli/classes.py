@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from paxray.cli.common import ClassesFile, Json, further_labels, guarded, out, print_table
+from paxray.cli.common import ClassesFile, Json, further_labels, guarded, out, print_json, print_table
 from paxray.errors import EXIT_USAGE, ConfigError
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def classes_list(
         return
     names = [name for name in catalog if not group or catalog[name].group == group]
     if as_json:
-        print(json.dumps([_class_facts(catalog, name) for name in names]))
+        print_json([_class_facts(catalog, name) for name in names])
         return
     table = _table("class", "group", "parts", "SNOMED CT")
     for name in names:
@@ -118,7 +117,7 @@ def _list_channels(
             row |= {**item.cases, "cut": item.cut}
         total = {key: sum(row[key] for row in rows) for key in (*found[0].cases, "cut")}
     if as_json:
-        print(json.dumps(rows))
+        print_json(rows)
         return
     table = _table(*(rows[0] if rows else ("channel", "name", "class")))
     for row in rows:
@@ -143,7 +142,7 @@ def classes_show(
     catalog = _catalog(classes)
     facts = _class_facts(catalog, catalog.resolve(name))
     if as_json:
-        print(json.dumps(facts))
+        print_json(facts)
         return
     import yaml
 
@@ -280,7 +279,7 @@ def classes_preview(
         catalog_file=classes,
     )
     if as_json:
-        print(json.dumps(result))
+        print_json(result)
         return
     out.print(f"{result['class']}: {result['status']}, {result['volume_ml']:.1f} ml")
     out.print(f"rule: {escape(result['rule'])}", soft_wrap=True)

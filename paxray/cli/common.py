@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import gc
+import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,14 +17,31 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from paxray.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, ConfigError, PaxrayError
+from paxray.errors import (
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    ConfigError,
+    PaxrayError,
+    ResourceError,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=True, emoji=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+class _ReaderGoneError(Exception):
+    """Whoever read our output has closed it (``| head``)."""
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """What rich would end the process for, as a failure."""
+        raise _ReaderGoneError from None
+
+
+out = _Console(highlight=False, soft_wrap=True, emoji=False)
+err = _Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 class DeviceName(StrEnum):
@@ -40,7 +59,9 @@ class BeamName(StrEnum):
     PARALLEL = "parallel"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON for a program to read, of what went wrong, too.")
+]
 ClassesFile = Annotated[
     Path | None,
     typer.Option("--classes", metavar="FILE.yaml", help="Classes of your own, added to the catalog."),
@@ -48,29 +69,68 @@ ClassesFile = Annotated[
 
 
 def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn errors into messages and exit codes: 2 usage, 3 failed cases, 4 environment, 5 damage, 130 interrupt."""
+    """Turn errors into messages and exit codes: 2 usage, 3 failed cases, 4 environment, 5 damage, 130 interrupt.
+
+    A command that is asked for JSON prints the error as JSON as well (`print_error`).
+    """
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        as_json = bool(kwargs.get("as_json"))
         try:
-            return function(*args, **kwargs)
-        except PaxrayError as error:
-            err.print(f"[bold red]error[/] \\[{error.code}] {escape(str(error))}", soft_wrap=True)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            err.print("interrupted: what was committed stands; the same command goes on from there")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        except (OSError, MemoryError) as error:
-            if isinstance(error, BrokenPipeError):
-                # The reader of our output went away (| head): nothing is wrong.
-                sys.stderr.close()
-                raise typer.Exit(0) from None
-            name = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-            what = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            err.print(f"[bold red]error[/] \\[environment] {escape(f'{name}{what}')}")
-            raise typer.Exit(EXIT_ENVIRONMENT) from None
+            try:
+                return function(*args, **kwargs)
+            except PaxrayError as error:
+                _fail(error, as_json)
+            except KeyboardInterrupt:
+                words = "interrupted: what was committed stands; the same command goes on from there"
+                err.print(words)
+                if as_json:
+                    print_error("interrupted", EXIT_INTERRUPTED, words)
+                raise typer.Exit(EXIT_INTERRUPTED) from None
+            except (OSError, MemoryError) as error:
+                name = str(error.filename or "") if isinstance(error, OSError) else ""
+                what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                _fail(ResourceError(what, where=name), as_json)
+            except (typer.Exit, _ReaderGoneError):
+                raise
+            except Exception as error:
+                if as_json:  # the rest is told in `paxray.cli.main`
+                    print_error("internal", EXIT_INTERNAL, f"{type(error).__name__}: {error}")
+                raise
+        except _ReaderGoneError:
+            # Nothing is wrong, and nothing more to be said: what is left in a buffer would fail once more at exit.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(nowhere, stream.fileno())
+            raise typer.Exit(0) from None
 
     return run
+
+
+def _fail(error: PaxrayError, as_json: bool) -> None:
+    err.print(f"[bold red]error[/] \\[{error.code}] {escape(str(error))}", soft_wrap=True)
+    if as_json:
+        print_error(
+            error.code, error.exit_code, error.what, error.where, error.expected, error.found, error.do
+        )
+    raise typer.Exit(error.exit_code) from None
+
+
+def print_json(content: Any) -> None:
+    """Print the one JSON document that a program finds on stdout."""
+    try:
+        print(json.dumps(content), flush=True)
+    except BrokenPipeError:
+        raise _ReaderGoneError from None
+
+
+def print_error(
+    code: str, exit_code: int, what: str, where: str = "", expected: str = "", found: str = "", do: str = ""
+) -> None:
+    """Print an error as JSON: the fields of a `PaxrayError`, empty where it has none, and the exit code."""
+    fields = {"code": code, "what": what, "where": where, "expected": expected, "found": found, "do": do}
+    print_json({"error": {**fields, "exit_code": exit_code}})
 
 
 def print_table(table: Table) -> None:
@@ -78,7 +138,7 @@ def print_table(table: Table) -> None:
     if out.is_terminal:
         out.print(table)
     else:
-        Console(file=out.file, highlight=False, emoji=False, width=10_000).print(table)
+        _Console(file=out.file, highlight=False, emoji=False, width=10_000).print(table)
 
 
 def further_labels(entries: list[str] | None) -> dict[int, str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from paxray.cli.common import ClassesFile, Json, guarded, out, progress_bar
+from paxray.cli.common import ClassesFile, Json, guarded, out, print_json, progress_bar
 from paxray.errors import EXIT_DAMAGE, ConfigError
 
 if TYPE_CHECKING:
@@ -71,16 +70,14 @@ def export_paxray(
 def _say(name: str, result: ExportResult, columns: str, as_json: bool) -> None:
     """Report an export; `columns` is what its format calls the classes."""
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "folder": str(result.folder),
-                    "files": [str(f) for f in result.files],
-                    "images": result.images,
-                    "annotations": result.annotations,
-                    columns: result.categories,
-                }
-            )
+        print_json(
+            {
+                "folder": str(result.folder),
+                "files": [str(f) for f in result.files],
+                "images": result.images,
+                "annotations": result.annotations,
+                columns: result.categories,
+            }
         )
         return
     out.print(
@@ -122,7 +119,7 @@ def verify(
     if as_json:
         findings = [{"file": f.file, "what": f.what} for f in result.findings]
         facts = {"files": result.files, "unfinished": result.unfinished, "stale": list(result.stale)}
-        print(json.dumps({"findings": findings, **facts}))
+        print_json({"findings": findings, **facts})
     else:
         for finding in result.findings:
             out.print(

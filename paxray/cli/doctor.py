@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from paxray.cli.common import Json, guarded, out
+from paxray.cli.common import Json, guarded, out, print_json
 from paxray.errors import EXIT_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def doctor(
 
     found = examine(folder)
     if as_json:
-        print(json.dumps(found.as_json()))
+        print_json(found.as_json())
     else:
         _print(found)
     if not found.ok:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from paxray.cli.common import Json, guarded, out
+from paxray.cli.common import Json, guarded, out, print_json
 
 
 @guarded
@@ -32,7 +31,7 @@ def import_paxray(
 
     result = run_import(release, folder, catalog=load_catalog(), as_released=as_released)
     if as_json:
-        print(json.dumps({**asdict(result), "folder": str(result.folder)}))
+        print_json({**asdict(result), "folder": str(result.folder)})
         return
     if result.renamed:
         channels = _spans([channel for channel, _, _ in result.renamed])

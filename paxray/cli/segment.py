@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from paxray.cli.common import ClassesFile, DeviceName, Json, guarded, out
+from paxray.cli.common import ClassesFile, DeviceName, Json, guarded, out, print_json
 from paxray.errors import ConfigError
 
 _MOST = 5  # at most so many classes are named on which segmenters differ
@@ -138,7 +137,7 @@ def segment(
         force=force,
     )
     if as_json:
-        print(json.dumps(result))
+        print_json(result)
         return
     _print(result)
 
