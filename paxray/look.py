@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from paxray.anatomy.catalog import Catalog, load_catalog
 from paxray.config import parse_pipeline
 from paxray.dataset.rle import decode_mask
+from paxray.earlier import ViewFiles, identity, make_way, standing_views
 from paxray.files import write_bytes, write_json
 from paxray.io.cases import BY_NAME, Case, MaskSource
 from paxray.io.stored import require_there
@@ -68,7 +69,7 @@ def look(
     views
         Names of poses.
     folder
-        Where to write.
+        Where to write. What an earlier call wrote there of these views makes way; its other views stand (``standing``).
     vocabulary, further_labels
         What the values of a label map mean.
     catalog_file
@@ -94,7 +95,8 @@ def look(
     Raises
     ------
     ConfigError
-        A view, class or setting that there is not; the message suggests the nearest.
+        A view, class or setting that there is not; the message suggests the nearest. ``not_written_here``,
+        ``other_case``: see `paxray.earlier.standing_views`.
     CaseError
         As `paxray.produce.prepare`.
     """
@@ -119,6 +121,7 @@ def look(
     classes_of(pipeline, catalog)
     for path, where in ((ct, str(ct)), *((source.path, source.where) for source in sources)):
         require_there(path, where)
+    standing = standing_views(folder, [view.pose().name for view in pipeline.views], identity(ct))
     case = Case(case_id="case", patient_id="case", ct=ct, ct_where=str(ct), masks=sources)
     subject = prepare(case, pipeline, catalog, clock, device=device, full=full, read=read)  # type: ignore[arg-type]
     categories = {name: n for n, name in enumerate(subject.classes, start=1)}
@@ -128,9 +131,10 @@ def look(
         shot = shoot(subject, view, pipeline, clock, device)  # type: ignore[arg-type]
         backend = shot.projection.backend
         with clock.stage("write"):
-            made.append(_write(folder, subject, shot, catalog, categories, all_drawn=bool(only)))
+            made.append(_write(folder, case, subject, shot, catalog, categories, all_drawn=bool(only)))
     return {
         "views": made,
+        "standing": standing,
         # None where little was looked for, and nothing found.
         "findings": [{k: v for k, v in row.items() if k != "action"} for row in finding_rows(subject)]
         or ([] if full else None),
@@ -152,6 +156,7 @@ def source_of(text: str, vocabulary: str, further: Mapping[int, str]) -> MaskSou
 
 def _write(
     folder: Path,
+    case: Case,
     subject: Subject,
     shot: Shot,
     catalog: Catalog,
@@ -162,11 +167,7 @@ def _write(
     projection, name = shot.projection, shot.projection.view.name
     assert projection.image is not None
     assert projection.incomplete is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    masks = folder / f"{name}_masks"
-    masks.mkdir(exist_ok=True)
-    for stale in masks.glob("*.png"):
-        stale.unlink()
+    files = ViewFiles.of(folder, name)
     assert projection.facts is not None
     signal = encode_signal(projection.image)
     tables = rows_of_view(subject, projection, categories)
@@ -178,11 +179,30 @@ def _write(
     }
     seen = [of for of in subject.classes if of in met or of in films]
 
+    make_way(folder, name, seen)
+    files.masks.mkdir(parents=True, exist_ok=True)
+    write_json(
+        files.facts,
+        {
+            "case": identity(case.ct),
+            "geometry": projection.view.to_dict(),
+            "signal": {"scale": signal.scale, "offset": signal.offset},
+            "appearance": shot.appearance,
+            "classes": [_plain(row) for row in tables["labels"]],
+            **{
+                kind: [_plain(row) for row in tables[kind]]
+                for kind in ("landmarks", "measures")
+                if kind in tables
+            },
+        },
+        lasting=False,
+    )
+
     def mask_of(of: str) -> NDArray[np.bool_]:
         return decode_mask(films[of], shot.image.shape) if of in films else projection.mask(of)
 
     def save_mask(of: str) -> None:
-        (masks / f"{of}.png").write_bytes(png_bytes(mask_of(of)))
+        (files.masks / f"{of}.png").write_bytes(png_bytes(mask_of(of)))
 
     def save_overlay() -> None:
         filled, outlined = (
@@ -197,28 +217,13 @@ def _write(
         )
         view = projection.view
         drawing = with_legend(mark_sides(overlay, view.u, view.v), legend(filled, outlined, catalog))
-        write_bytes(folder / f"{name}_overlay.png", png_bytes(drawing), lasting=False)
+        write_bytes(files.overlay, png_bytes(drawing), lasting=False)
 
     with ThreadPoolExecutor(2) as pool:
         drawing = pool.submit(save_overlay)
         saving = pool.map(save_mask, seen)
-        write_bytes(folder / f"{name}.png", png_bytes(shot.image), lasting=False)
-        write_bytes(folder / f"{name}_signal.png", png_bytes(signal.values), lasting=False)
-        write_json(
-            folder / f"{name}.json",
-            {
-                "geometry": projection.view.to_dict(),
-                "signal": {"scale": signal.scale, "offset": signal.offset},
-                "appearance": shot.appearance,
-                "classes": [_plain(row) for row in tables["labels"]],
-                **{
-                    kind: [_plain(row) for row in tables[kind]]
-                    for kind in ("landmarks", "measures")
-                    if kind in tables
-                },
-            },
-            lasting=False,
-        )
+        write_bytes(files.image, png_bytes(shot.image), lasting=False)
+        write_bytes(files.signal, png_bytes(signal.values), lasting=False)
         drawing.result()
         list(saving)
     body = projection.mask(BODY) if BODY in projection.names else projection.image > 0
@@ -227,8 +232,8 @@ def _write(
         "view": name,
         "classes": len(seen),
         "incomplete_percent": incomplete,
-        "image": str(folder / f"{name}.png"),
-        "overlay": str(folder / f"{name}_overlay.png"),
+        "image": str(files.image),
+        "overlay": str(files.overlay),
         # Of classes asked for, the others are the rule.
         **(
             {"unseen": {r["class"]: _why(r) for r in tables["labels"] if r["class"] not in seen}}

@@ -407,6 +407,11 @@ def project(
         )
         for name, why in view.get("unseen", {}).items():
             out.print(f"  [yellow]no pixels[/] {escape(f'{name}: {why}')}", soft_wrap=True)
+    if result["standing"]:
+        out.print(
+            f"[yellow]note[/] not of this call, but of an earlier one of the same CT: {', '.join(result['standing'])}",
+            soft_wrap=True,
+        )
     for row in result["findings"] or ():
         colour = {"error": "red", "warning": "yellow"}.get(row["severity"], "dim")
         out.print(

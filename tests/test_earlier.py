@@ -1,0 +1,130 @@
+"""What lies in the folder of `paxray project` already: nothing of the user's is lost, and no views of two CTs mix."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from paxray.cli import app
+from paxray.earlier import ViewFiles, identity, make_way, standing_views
+from paxray.errors import ConfigError
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> dict:
+    (tmp_path / "ct.nii").write_bytes(b"one")
+    return identity(tmp_path / "ct.nii")
+
+
+def leave(folder: Path, view: str, case: dict, masks: tuple[str, ...] = ("heart",)) -> ViewFiles:
+    """What a call leaves; a class without pixels has no mask."""
+    files = ViewFiles.of(folder, view)
+    files.masks.mkdir(parents=True)
+    rows = [{"class": name, "area_px": 7} for name in masks] + [{"class": "liver", "area_px": 0}]
+    files.facts.write_text(json.dumps({"case": case, "geometry": {}, "signal": {}, "classes": rows}))
+    for path in (files.image, files.signal, files.overlay, *(files.masks / f"{name}.png" for name in masks)):
+        path.write_bytes(b"made")
+    return files
+
+
+def everything(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_a_call_wrote_makes_way_and_nothing_else(tmp_path: Path, case: dict) -> None:
+    folder = tmp_path / "look"
+    files = leave(folder, "pa", case, ("heart", "aorta"))
+    mine = [
+        folder / "notes.json",
+        folder / "pa_notes.png",
+        files.masks / "mine.png",
+        files.masks / "liver.png",
+    ]
+    for path in mine:
+        path.write_text("mine")
+    assert standing_views(folder, ["pa"], case) == []
+    make_way(folder, "pa", ["heart", "trachea"])
+    assert everything(folder) == {path.relative_to(folder).as_posix() for path in (*mine, files.facts)}
+
+
+@pytest.mark.parametrize("name", ["pa.png", "pa_overlay.png", "pa_signal.png", "pa.json", "pa_masks/x.txt"])
+def test_files_of_others_are_not_overwritten(tmp_path: Path, case: dict, name: str) -> None:
+    folder = tmp_path / "look"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text('{"geometry": {}, "classes": []}')
+    with pytest.raises(ConfigError, match=name.partition("/")[0]) as caught:
+        standing_views(folder, ["lateral_left", "pa"], case)
+    assert caught.value.code == "not_written_here"
+    assert standing_views(folder, ["ap"], case) == []  # they are not in its way
+    assert everything(folder) == {name}
+
+
+def test_a_mask_of_ones_own_under_a_classes_name_is_not_overwritten(tmp_path: Path, case: dict) -> None:
+    files = leave(tmp_path / "look", "pa", case)
+    (files.masks / "liver.png").write_text("mine")
+    before = everything(tmp_path / "look")
+    with pytest.raises(ConfigError, match=r"pa_masks/liver\.png"):
+        make_way(tmp_path / "look", "pa", ["heart", "liver"])
+    assert everything(tmp_path / "look") == before
+
+
+def test_views_of_one_ct_stand_beside_each_other(tmp_path: Path, case: dict) -> None:
+    leave(tmp_path / "look", "lateral_left", case)
+    leave(tmp_path / "look", "pa", case)
+    assert standing_views(tmp_path / "look", ["pa", "ap"], case) == ["lateral_left"]
+    assert standing_views(tmp_path / "nowhere", ["pa"], case) == []
+
+
+def test_views_of_two_cts_do_not(tmp_path: Path, case: dict) -> None:
+    folder = tmp_path / "look"
+    leave(folder, "lateral_left", case)
+    leave(folder, "pa", case)
+    (tmp_path / "ct.nii").write_bytes(b"another")
+    os.utime(tmp_path / "ct.nii", ns=(1, 1))
+    other = identity(tmp_path / "ct.nii")
+    before = everything(folder)
+    with pytest.raises(ConfigError, match=r"lateral_left of .*ct\.nii") as caught:
+        standing_views(folder, ["pa"], other)
+    assert caught.value.code == "other_case"
+    assert everything(folder) == before
+    assert standing_views(folder, ["pa", "lateral_left"], other) == []  # all of them are made anew
+
+
+def test_a_path_in_a_json_leads_nowhere_else(tmp_path: Path, case: dict) -> None:
+    """A folder that somebody sent may say anything."""
+    folder = tmp_path / "look"
+    leave(folder, "pa", case, ())
+    (tmp_path / "precious.png").write_text("mine")
+    facts = ViewFiles.of(folder, "pa").facts
+    told = json.loads(facts.read_text())
+    for name in ("../../precious", str(tmp_path / "precious")):
+        facts.write_text(json.dumps(told | {"classes": [{"class": name, "area_px": 1}]}))
+        make_way(folder, "pa", [])
+    assert (tmp_path / "precious.png").exists()
+
+
+def test_the_command_names_what_stands_and_refuses_to_mix(tmp_path: Path) -> None:
+    def call(ct: Path, *arguments: str, exit_code: int = 0) -> dict:
+        common = ["project", str(ct), "--size", "16", "--out", str(tmp_path / "look"), "--json"]
+        made = CliRunner().invoke(app, [*common, *arguments])
+        assert made.exit_code == exit_code, made.output
+        return dict(json.loads(made.stdout))
+
+    hu = np.full((16, 16, 16), -1000, np.int16)
+    hu[4:-4, 4:-4, 2:-2] = 40
+    for name in ("one", "two"):
+        nib.save(nib.Nifti1Image(hu, np.diag([20.0, 20.0, 20.0, 1.0])), tmp_path / f"{name}.nii.gz")
+    one, two = tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"
+    assert call(one, "--view", "pa", "--view", "lateral_left")["standing"] == []
+    assert call(one, "--view", "PA")["standing"] == ["lateral_left"]
+    before = everything(tmp_path / "look")
+    assert call(two, exit_code=2)["error"]["code"] == "other_case"
+    assert everything(tmp_path / "look") == before
+    call(two, "--view", "pa", "--view", "lateral_left")
+    assert json.loads((tmp_path / "look" / "pa.json").read_text())["case"]["ct"] == str(two)
