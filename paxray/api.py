@@ -18,7 +18,7 @@ from paxray.dataset.reader import load
 from paxray.errors import CaseError, ConfigError, suggest
 from paxray.io.ct import read_ct as _read_ct
 from paxray.io.volume import Volume
-from paxray.physics.attenuation import AIR_HU
+from paxray.physics.attenuation import AIR_HU, require_finite
 from paxray.physics.attenuation import attenuate as _attenuate
 from paxray.physics.basis import BASIS, basis_of_hu
 from paxray.projection.materials import Materials
@@ -205,6 +205,8 @@ def decompose(ct: Volume, labels: LabelVolume | None = None, *, ct_energy_kev: f
     """
     stored = ct.array
     if stored.dtype != np.int16:
+        for k, plane in enumerate(stored):
+            require_finite(plane, k)
         stored = np.clip(np.rint(stored), -(2**15), 2**15 - 1).astype(np.int16)
     if labels is not None:
         body = _body_of(labels)

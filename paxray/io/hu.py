@@ -15,6 +15,10 @@ _NEVER_CT_MAX_HU = 300.0  # without air, fat and bone it is no CT of a patient
 _NORMALISED_MAX = 10.0
 _SHIFTED_RANGE = (850, 1250)  # soft tissue in numbers shifted by 1000 or 1024
 _SHIFTED_SHARE = 0.1
+_UNSIGNED_SHARE = 0.01
+_CLIPPED_SHARE = 0.1
+#: Just above water, and the share of tissue that lies there: noise would carry some of so much below 0.
+_NEAR_WATER_HU, _NEAR_WATER_SHARE = 20, 0.02
 
 
 def to_hu(
@@ -83,12 +87,15 @@ def _whole(values: NDArray[Any]) -> bool:
 def require_hu(array: NDArray[Any], *, where: str) -> None:
     """Raise `CaseError` (code ``not_hu``) for numbers that no CT of a patient has in HU.
 
-    Three signs, each of which leaves real CTs alone, cropped, masked or padded ones too:
+    Five signs, each of which leaves real CTs alone, cropped, masked or padded ones too:
 
     * nothing below 0 and nothing from 300 up: a label map, a windowed 8-bit picture;
     * everything between -10 and 10: intensities normalised for a network;
     * nothing below 0, yet a tenth of the voxels or more between 850 and 1250, where HU means dense bone: the
-      shift of 1024 (RescaleIntercept) was never applied.
+      shift of 1024 (RescaleIntercept) was never applied;
+    * nothing below 0, yet a hundredth of the voxels beyond what 16 bits with a sign hold: they lost it;
+    * nothing below 0, a tenth of the voxels or more exactly 0, and of the others a fiftieth or more from there to 20:
+      all that was negative was cut off. What is masked on 0 has bone or organs there, and nothing in between.
     """
     low, high = float(array.min()), float(array.max())
     do = "export the CT again in HU"
@@ -98,11 +105,21 @@ def require_hu(array: NDArray[Any], *, where: str) -> None:
         found = f"values from {low:g} to {high:g}, as of a label map or a windowed picture"
     elif low >= 0:
         sample = array.reshape(-1)[:: max(1, array.size // 1_000_000)]
-        share = float(((sample >= _SHIFTED_RANGE[0]) & (sample <= _SHIFTED_RANGE[1])).mean())
-        if share < _SHIFTED_SHARE:
+        shifted = float(((sample >= _SHIFTED_RANGE[0]) & (sample <= _SHIFTED_RANGE[1])).mean())
+        unsigned = float((sample > _INT16.max).mean())
+        zero = float((sample == 0).mean())
+        near_water = float(((sample > 0) & (sample <= _NEAR_WATER_HU)).mean())
+        if shifted >= _SHIFTED_SHARE:
+            found = f"nothing below 0, and {shifted:.0%} of the voxels between 850 and 1250"
+            do = "subtract the offset (mostly 1024) that the export left in"
+        elif unsigned >= _UNSIGNED_SHARE:
+            found = f"nothing below 0, and {unsigned:.0%} of the voxels beyond {_INT16.max}"
+            do = "export the CT again as signed 16-bit numbers: negative HU were read without their sign"
+        elif zero >= _CLIPPED_SHARE and near_water >= _NEAR_WATER_SHARE * (1 - zero):
+            found = f"nothing below 0, and {zero:.0%} of the voxels 0, where air, lung and fat were cut off"
+            do = "export the CT again as signed numbers: what was negative is lost"
+        else:
             return
-        found = f"nothing below 0, and {share:.0%} of the voxels between 850 and 1250"
-        do = "subtract the offset (mostly 1024) that the export left in"
     else:
         return
     raise CaseError(

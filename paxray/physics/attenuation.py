@@ -66,6 +66,21 @@ def attenuation_of_hu(
     return np.where(hu <= 0, water * np.maximum(1 + hu / 1000.0, 0.0), water + above_water * hu / 1000.0)
 
 
+def require_finite(plane: NDArray[np.number], k: int) -> None:
+    """Raise `CaseError` (code ``bad_values``) for a plane of HU, the `k`-th, with a voxel that is no number."""
+    bad = np.argwhere(~np.isfinite(plane))
+    if len(bad):
+        j, i = bad[0].tolist()
+        raise CaseError(
+            "the CT holds voxels that are not finite numbers",
+            where="ct",
+            expected="HU in every voxel",
+            found=f"{plane[j, i]} at voxel (k, j, i) {(k, j, i)}, the first of {len(bad)} in its plane",
+            do=f"replace them, e.g. numpy.nan_to_num(hu, nan={AIR_HU}, posinf={AIR_HU}, neginf={AIR_HU})",
+            code="bad_values",
+        )
+
+
 def attenuate(
     ct: Volume,
     keep: NDArray[np.bool_] | None = None,
@@ -86,6 +101,11 @@ def attenuate(
     -------
     Volume
         float32 per mm on the CT's grid, C-contiguous.
+
+    Raises
+    ------
+    CaseError
+        ``bad_values`` for a voxel that is no finite number, in the body or not; ``mask_mismatch``.
     """
     if keep is not None and keep.shape != ct.array.shape:
         raise CaseError(
@@ -117,6 +137,7 @@ def attenuate(
     def planes(start: int, stop: int) -> None:
         # Plane by plane, so that the double precision between stays small.
         for k in range(start, stop):
+            require_finite(ct.array[k], k)
             mu[k] = attenuation_of_hu(ct.array[k], energy_kev=energy_kev, ct_energy_kev=ct_energy_kev)
             mu[k] *= keep[k]
 

@@ -22,6 +22,9 @@ CHEST = np.concatenate([np.full(500, -1000), RNG.normal(-850, 40, 300), RNG.norm
         np.where(RNG.random(1000) < 0.9, -2048, 50),  # mostly padding
         np.full(100, -1000),  # an empty scan
         np.where(np.arange(1000) < 20, 400, 0),  # masked bone on zero
+        np.concatenate(
+            [np.zeros(700), RNG.normal(110, 15, 300), [400]]
+        ),  # masked liver with contrast on zero
     ],
 )
 def test_real_ct_passes(values):
@@ -38,6 +41,8 @@ def test_real_ct_passes(values):
         RNG.normal(0, 1, 1000),  # z-scores
         (CHEST + 1024).clip(0),  # the intercept was never applied
         (CHEST + 1000).clip(0),
+        CHEST.clip(0),  # stored without a sign, and clipped for it
+        CHEST % 2**16,  # or wrapped around
     ],
 )
 def test_what_is_not_hu_is_refused(values):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import paxray
 from paxray.errors import CaseError, ConfigError
 from paxray.io.volume import Volume
 from paxray.physics.attenuation import attenuate, attenuation_of_hu, linear_attenuation_per_mm
@@ -65,3 +66,16 @@ def test_errors() -> None:
         linear_attenuation_per_mm("water", 5)
     with pytest.raises(CaseError, match="not on the CT's grid"):
         attenuate(Volume(np.zeros((2, 2, 2), np.int16), np.eye(4)), np.ones((3, 2, 2), bool))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("keep", [None, np.zeros((3, 4, 5), bool)], ids=["all", "nothing kept"])
+def test_a_voxel_that_is_no_number_is_named(bad: float, keep: np.ndarray | None) -> None:
+    """Outside the body, too: NaN times nothing is NaN."""
+    hu = np.zeros((3, 4, 5), np.float32)
+    hu[1, 2, 3] = bad
+    for verb in (lambda ct: attenuate(ct, keep), paxray.decompose):
+        with pytest.raises(CaseError) as caught:
+            verb(Volume(hu, np.eye(4)))
+        assert caught.value.code == "bad_values"
+        assert "(1, 2, 3)" in caught.value.found
