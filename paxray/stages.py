@@ -6,7 +6,7 @@ from __future__ import annotations
 STAGE_VERSIONS = {
     "io": 1,
     "body": 2,
-    "anatomy": 10,
+    "anatomy": 11,
     "measure": 5,
     "plausibility": 3,
     "physics": 1,

@@ -24,7 +24,7 @@ from paxray.projection.project import Projection
 from paxray.projection.view import View
 from paxray.projection.want import pack
 
-HIDERS = ("heart", "subdiaphragm", "spine")
+HIDERS = ("heart", "subdiaphragm_domes", "spine")
 
 
 def test_the_visible_lung_is_the_lung_without_what_hides_it(built: Path) -> None:

@@ -112,7 +112,7 @@ def find_floor(
         floor[floor > np.nanmax(top) + TOUCH_MM] = np.nan
     bulging = floor < top  # an organ bulges over what lies in a recess beside it
     touched = (floor >= top) & (floor <= top + TOUCH_MM)
-    floor[_on_the_wall(underside, pixel_mm, same_mm) & ~touched] = np.nan
+    floor[on_the_wall(underside, pixel_mm, slice_mm) & ~touched] = np.nan
     depth = _distance_mm(np.isnan(floor), pixel_mm)
     shown = (depth > min(RIM_MM, depth.max() / 2)) & (
         _distance_mm(cushioned, pixel_mm) > CUSHION_MM
@@ -126,13 +126,15 @@ def find_floor(
     return np.fmax(border, top)
 
 
-def _on_the_wall(underside: Float64, pixel_mm: tuple[float, float], same_mm: float) -> BoolArray:
+def on_the_wall(underside: Float64, pixel_mm: tuple[float, float], slice_mm: float) -> BoolArray:
     """Where an underside rises towards its rim, from the rim inwards: there it lies on a wall that leans outwards.
 
-    The rim is that of the convex hull of its columns: gaps within, such as between the lungs, have no wall.
+    The rim is that of the convex hull of its columns: gaps within, such as between the lungs, have no wall. Parameters
+    as of `find_floor`.
     """
     from scipy.ndimage import distance_transform_edt
 
+    same_mm = max(SAME_MM, slice_mm)
     height = np.pad(underside, 1, constant_values=np.nan)
     met = np.isfinite(height)
     pixel = np.array(pixel_mm)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paxray.anatomy.labels import Status
-from paxray.anatomy.recipes.floor import Upright, find_floor
+from paxray.anatomy.recipes.floor import Upright, find_floor, on_the_wall
 from paxray.anatomy.recipes.pieces import hull_2d
 from paxray.anatomy.recipes.region import Box, Region, Underivable, join, overlap, shape_of, within
 from paxray.anatomy.recipes.registry import BadArgument, operator
@@ -96,6 +96,27 @@ def below(
     if common is not None:
         mask[within(common, box)] &= ~of.mask[within(common, of.box)]
     return Region.of_mask(mask, box)
+
+
+def _covered_by_another(given: Mapping[str, Any]) -> None:
+    if given["of"].key == given["by"].key:
+        raise BadArgument("by", "no structure covers itself")
+
+
+@operator(check=_covered_by_another)
+def covered(scene: Scene, of: Region, by: Region) -> Region:
+    """What of a region another structure covers, such as the abdomen under the domes of the diaphragm by the lungs.
+
+    That is what has voxels of the structure above it in its column along the patient and is none of them. Columns in
+    which the structure rises towards its outline are left out: there it lies on a wall that leans outwards, and what
+    lies below it is that wall.
+    """
+    if of.empty or by.empty:
+        return Region.nothing()
+    upright = Upright(scene)
+    top = upright.heights(by, lowest=False)
+    top[on_the_wall(upright.heights(by, lowest=True), upright.pixel_mm, upright.slice_mm)] = np.nan
+    return Region.of_mask(of.mask & upright.lies_below(top, of.box) & ~by.inside(of.box), of.box)
 
 
 @operator(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import binary_erosion
 from shapes import full, region, turned
 
 from paxray import api
@@ -37,6 +38,11 @@ def below(scene, lung, **others):
     return full(scene, spaces.below(scene, region(lung), everything, **others))
 
 
+def covered(scene, lung):
+    """What of all that is no lung the lung covers."""
+    return full(scene, spaces.covered(scene, region(~lung), region(lung)))
+
+
 def surface(below, z):
     """Height of the highest voxel's centre in each column."""
     return np.where(below, z, -np.inf).max(axis=0)
@@ -52,6 +58,45 @@ def test_a_steep_dome_is_followed_to_its_rim():
     found = below(scene, lung)
     assert np.ptp(dome[:, r[0] < 88]) > 90
     assert_array_equal(found[inside], (z <= dome)[inside])
+
+
+def test_a_dome_covers_what_lies_under_it_to_its_rim():
+    """Not the wall around, however far down the lung reaches there."""
+    scene, x, y, z = chest()
+    inside = np.hypot(x, y) < 88
+    below_dome = z <= 50 - np.hypot(x, y) ** 2 / 80
+    assert_array_equal(covered(scene, inside & ~below_dome), inside & below_dome)
+
+
+@pytest.mark.parametrize("lean", [0.3, 1.0])
+def test_the_wall_that_a_lung_lies_on_is_not_covered(lean):
+    """The floor falls to a recess, behind which the lung rises over the wall: what lies below it there is wall."""
+    scene, x, y, z = chest()
+    floor, wall = 10 - 0.75 * np.abs(y + 25), -30 + (y - 30) / lean
+    lung = (np.abs(x) < 110) & (y < 80) & (z > np.maximum(floor, wall)) & (z < 70)
+    found = covered(scene, lung)
+    depth_mm = (
+        2 * VOXEL_MM[2] * lean + VOXEL_MM[1]
+    )  # how far the wall is followed in a slice or two of its height
+    middle = np.abs(x) < 50  # whose nearest rim is that behind
+    assert_array_equal(found[middle & (y < 28)], (~lung & (z <= floor))[middle & (y < 28)])
+    assert not found[middle & (y > 30 + depth_mm)].any()
+    assert not found[y > 80].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(*[st.integers(1, 12)] * 3),
+    shares=st.tuples(*[st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0])] * 2),
+)
+def test_whatever_the_masks_what_is_covered_has_something_above(seed, shape, shares):
+    rng = np.random.default_rng(seed)
+    scene = Scene(Grid(shape, np.diag([*rng.uniform(0.4, 25, 3), 1.0])))
+    of, lung = (rng.random(shape) < share for share in shares)
+    found = full(scene, spaces.covered(scene, region(of), region(lung)))
+    above = np.cumsum(lung[::-1], axis=0)[::-1] > 0
+    assert not (found & ~(of & ~lung & above)).any()
 
 
 @pytest.mark.parametrize("lean", [0.3, 1.0])
@@ -223,7 +268,8 @@ def test_a_phantoms_diaphragm_is_found(seed, monkeypatch):
     builder = LabelBuilder(made.ct.shape)
     builder.add_label_map(made.labels.array, load_vocabulary("phantom", catalog=CATALOG))
     labels = api.segment(made.ct, builder.finish(made.ct.affine, CATALOG))
-    derived = api.derive(labels, CATALOG, made.ct, names=["subdiaphragm", "lungs", "heart"])
+    names = ["subdiaphragm", "subdiaphragm_domes", "lungs", "heart", "spine"]
+    derived = api.derive(labels, CATALOG, made.ct, names=names)
     found, heart, lungs = (derived.mask(name) for name in ("subdiaphragm", "heart", "lungs"))
 
     chest = fields[0].cavity < -2.0
@@ -241,6 +287,14 @@ def test_a_phantoms_diaphragm_is_found(seed, monkeypatch):
         assert np.sqrt(np.mean(here**2)) < rms_mm, name
         assert np.quantile(np.abs(here), 0.95) < off_mm, name
     assert not (found & (heart | lungs)).any()
+    # What a film shows of the lungs, from in front and from the side, against the abdomen that they surround.
+    abdomen = (fields[0].cavity < 0) & (fields[0].above_diaphragm < 0) & ~lungs
+    for axis in (1, 2):
+        bare = lungs.any(axis) & ~(heart | derived.mask("spine")).any(axis)
+        true = bare & ~abdomen.any(axis)
+        shown, once = (bare & ~derived.mask(name).any(axis) for name in names[1::-1])
+        assert (shown ^ true).sum() < 0.01 * true.sum()
+        assert (shown ^ true).sum() <= (once ^ true).sum()
     # Behind the lungs, beside the spine, the body below the diaphragm begins no higher than the lungs' recesses there.
     for low, high in ((-100, -40), (40, 100)):
         x = made.ct.grid.to_world(np.argwhere(columns.any(axis=0)) * [1.0, 0, 0])[:, 0]
@@ -276,3 +330,28 @@ def test_no_hump_rises_over_the_left_dome_of_a_real_chest(real_data):
         last = np.flatnonzero(lung[:, :, column].any(axis=0)).max()
         recess = low_at[last - 25 :, column].min()
         assert top[last + 1 :, column].max() <= recess + 7.5, column
+
+
+@pytest.mark.real
+def test_a_real_lung_is_visible_beside_the_liver(real_data):
+    """From in front, farther out than a diaphragm and some fat around the liver; and nowhere where the liver is."""
+    folder = real_data / "lidc-idri-0001"
+    ct = api.read_ct(folder / "ct_2.5mm.nii.gz")
+    source = f"{folder / 'totalsegmentator_v2_2.5mm.nii.gz'}=totalsegmentator_v2+118:costal_cartilages"
+    labels = api.segment(ct, api.read_masks(source, ct))
+    names = ["lung_right", "heart", "spine", "liver", "subdiaphragm_domes", "subdiaphragm"]
+    made = api.derive(labels, CATALOG, ct, names=names)
+    lung, heart, spine, liver, domes, below_all = (made.mask(name).any(axis=1) for name in names)
+    seen = lung & ~(heart | spine | domes)
+    assert not (seen & binary_erosion(liver, np.ones((3, 3)))).any()
+    right_mm = -made.grid.to_world(np.arange(lung.shape[1])[:, None] * [1.0, 0, 0])[:, 0]
+    farthest = {
+        name: np.where(mask, right_mm, -np.inf).max(axis=1)
+        for name, mask in (("lung", lung), ("liver", liver))
+    }
+    beside = lung & liver.any(axis=1, keepdims=True) & (right_mm > farthest["liver"][:, None] + 5)
+    # Lower down the liver lies against the chest wall, and what reaches out beyond it is the recess behind.
+    against = np.isfinite(farthest["lung"]) & (farthest["liver"] >= farthest["lung"])
+    beside[: np.flatnonzero(against).max() + 1] = False
+    assert (beside & below_all).any(), "else the test shows nothing"
+    assert not (beside & ~seen).any()

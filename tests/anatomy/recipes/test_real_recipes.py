@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt, label
 from typer.testing import CliRunner
 
 from paxray import api
@@ -67,6 +68,21 @@ def test_how_the_array_is_stored_changes_no_class(phantom, order, ways):
         if name in made.names and np.array_equal(made.mask(name), stored(expected.mask(name)))
     }
     assert not differing
+
+
+def test_each_lung_lies_on_the_diaphragm_of_its_side(derived):
+    """Also where it reaches across the midline; and each half is of one piece as a film shows it."""
+    if not has(derived, "hemidiaphragm_left", "hemidiaphragm_right"):
+        pytest.skip("the diaphragm is unknown in this case")
+    spacing_mm = derived.grid.spacing_mm[::-1]
+    reach_mm = {
+        side: distance_transform_edt(~derived.mask(f"lung_{side}"), spacing_mm) for side in ("left", "right")
+    }
+    for side, other in (("left", "right"), ("right", "left")):
+        half = derived.mask(f"hemidiaphragm_{side}")
+        assert not (half & (reach_mm[other] <= 4) & (reach_mm[side] > 4.001)).any()
+        sizes = np.bincount(label(half.any(axis=1), np.ones((3, 3)))[0].ravel())[1:]
+        assert len(sizes) == 1, (side, sizes)
 
 
 def left_mm(labels, name):

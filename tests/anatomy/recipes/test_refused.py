@@ -32,6 +32,7 @@ SOUND = {
     "split": {"of": "aorta", "keep": "above", "at": {"top_of": "heart"}},
     "slab": {"of": "aorta", "from": {"bottom_of": "heart"}, "to": {"top_of": "heart"}, "along": "up"},
     "between": {"of": ["lung_left", "lung_right"], "within": "body"},
+    "covered": {"of": "subdiaphragm", "by": "lungs"},
     "below": {"of": "lungs", "within": "body", "roof": "liver", "cushioned": "heart"},
     "mediastinal_compartment": {"of": "aorta", "part": "middle", "organs": ["heart"], "spine": "vertebrae"},
     "trachea_part": {"of": "trachea", "part": "above"},
