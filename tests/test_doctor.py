@@ -100,21 +100,6 @@ def test_no_torch_without_a_driver_and_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_threads_that_numba_cannot_start_are_found() -> None:
-    environment = os.environ | {"NUMBA_THREADING_LAYER": "no_such_layer"}
-    done = subprocess.run(
-        [sys.executable, "-m", "paxray", "doctor", "--json"], capture_output=True, text=True, env=environment
-    )
-    report = json.loads(done.stdout)
-    assert done.returncode == 4
-    assert not report["ok"]
-    assert by_state(report, "broken") == ["cpu"]
-
-
-def by_state(report: dict[str, Any], state: str) -> list[str]:
-    return [check["name"] for check in report["checks"] if check["state"] == state]
-
-
 def test_a_package_that_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     versions = {"numpy": "1.26.4", "cuda-core": "1.1", "torch": "2.9.1+cu130"}
     wanted = [

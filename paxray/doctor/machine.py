@@ -34,20 +34,9 @@ EXTRAS = {
 
 
 def check_processors() -> Check:
-    """Threads, and what numba shares work out by."""
+    """Threads that work is shared out among."""
     facts = {"threads": processors(), "processors": os.cpu_count()}
     words = f"{facts['threads']} threads of {facts['processors']} processors"
-    try:
-        import numba
-
-        # Starts numba's threads without compiling anything.
-        facts |= {"numba_threads": numba.get_num_threads(), "threading_layer": numba.threading_layer()}
-    except (ImportError, ValueError) as error:
-        return Check(
-            DEVICES, "cpu", State.BROKEN, f"{words}; numba cannot run threads: {without_user(str(error))}",
-            "unset NUMBA_THREADING_LAYER, or install numba anew: pip install --force-reinstall numba", facts,
-        )  # fmt: skip
-    words += f"; numba runs {facts['numba_threads']} by {facts['threading_layer']}"
     return Check(DEVICES, "cpu", State.READY, words, facts=facts)
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from paxray.anatomy.labels import LabelVolume
 from paxray.compiling import loop
 from paxray.measure.solids import Solid
-from paxray.projection.threads import one_at_a_time
+from paxray.projection.lanes import claim
+from paxray.projection.threads import in_all_threads
 
 #: How much denser, on average, a structure is that hides another, HU: more than soft tissues differ among each other.
 DENSER_BY_HU = 100.0
@@ -73,17 +73,18 @@ def unhidden_pixels(presence: NDArray[np.uint64], hides: NDArray[np.bool_]) -> N
         masks[b, a // 64] |= np.uint64(1) << np.uint64(a % 64)
     blocks = -(-presence.shape[0] // ROWS_PER_BLOCK)
     counts = np.zeros((blocks, channels), np.int64)
-    with one_at_a_time():
-        _count_unhidden(np.ascontiguousarray(presence), masks, counts)
+    bits = np.ascontiguousarray(presence)
+    in_all_threads(lambda turn: _count_unhidden(turn, bits, masks, counts), blocks)
     out: NDArray[Any] = counts.sum(axis=0)
     return out
 
 
-@loop(parallel=True)
-def _count_unhidden(presence, masks, counts):  # type: ignore[no-untyped-def]
+@loop(nogil=True, _nrt=False)
+def _count_unhidden(turn, presence, masks, counts):  # type: ignore[no-untyped-def]
     rows, columns, words = presence.shape
     one = np.uint64(1)
-    for block in prange(counts.shape[0]):
+    block = claim(turn)
+    while block < counts.shape[0]:
         for row in range(block * ROWS_PER_BLOCK, min(rows, (block + 1) * ROWS_PER_BLOCK)):
             for column in range(columns):
                 for channel in range(masks.shape[0]):
@@ -95,3 +96,4 @@ def _count_unhidden(presence, masks, counts):  # type: ignore[no-untyped-def]
                         hidden |= presence[row, column, w] & masks[channel, w]
                     if hidden == np.uint64(0):
                         counts[block, channel] += 1
+        block = claim(turn)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from paxray.anatomy.labels import LabelVolume
@@ -15,7 +14,8 @@ from paxray.compiling import loop
 from paxray.errors import CaseError
 from paxray.io.volume import Volume
 from paxray.measure.surface import surfaces_mm2
-from paxray.projection.threads import one_at_a_time
+from paxray.projection.lanes import claim
+from paxray.projection.threads import in_all_threads
 
 Float64 = NDArray[np.float64]
 
@@ -115,16 +115,17 @@ def atom_sums(labels: LabelVolume, ct: Volume) -> tuple[Float64, Float64, Float6
     sums = np.zeros((BLOCKS, count, 6))
     low, high = np.full((BLOCKS, count, 3), np.inf), np.full((BLOCKS, count, 3), -np.inf)
     atoms: NDArray[Any] = np.ascontiguousarray(labels.atoms)
-    with one_at_a_time():
-        _sum_atoms(atoms, np.ascontiguousarray(ct.array), labels.grid.affine, sums, low, high)
+    hu = np.ascontiguousarray(ct.array)
+    in_all_threads(lambda turn: _sum_atoms(turn, atoms, hu, labels.grid.affine, sums, low, high), BLOCKS)
     return sums.sum(axis=0), low.min(axis=0), high.max(axis=0)
 
 
-@loop(parallel=True)
-def _sum_atoms(atoms, hu, affine, sums, low, high):  # type: ignore[no-untyped-def]
+@loop(nogil=True, _nrt=False)
+def _sum_atoms(turn, atoms, hu, affine, sums, low, high):  # type: ignore[no-untyped-def]
     nk, nj, ni = atoms.shape
     blocks = sums.shape[0]
-    for block in prange(blocks):
+    block = claim(turn)
+    while block < blocks:
         mine, mine_low, mine_high = sums[block], low[block], high[block]
         for k in range(block * nk // blocks, (block + 1) * nk // blocks):
             for j in range(nj):
@@ -155,3 +156,4 @@ def _sum_atoms(atoms, hu, affine, sums, low, high):  # type: ignore[no-untyped-d
                         begins, ends = rest + affine[axis, 0] * first, rest + affine[axis, 0] * last
                         mine_low[atom, axis] = min(mine_low[atom, axis], min(begins, ends))
                         mine_high[atom, axis] = max(mine_high[atom, axis], max(begins, ends))
+        block = claim(turn)

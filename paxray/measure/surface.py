@@ -12,13 +12,12 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from paxray.compiling import loop
 from paxray.io.volume import Grid
-from paxray.projection.lanes import get
-from paxray.projection.threads import one_at_a_time
+from paxray.projection.lanes import claim, get
+from paxray.projection.threads import in_all_threads
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -117,17 +116,18 @@ def surfaces_mm2(
     start = np.concatenate([[0], np.cumsum(membership.sum(axis=1))]).astype(np.int64)
     members = np.nonzero(membership)[1].astype(np.int64)
     crossings = np.zeros((BLOCKS, membership.shape[1], len(steps)), np.int64)
-    with one_at_a_time():
-        _count_crossings(np.ascontiguousarray(atoms), membership, start, members, steps, crossings)
+    arguments = (np.ascontiguousarray(atoms), membership, start, members, steps, crossings)
+    in_all_threads(lambda turn: _count_crossings(turn, *arguments), BLOCKS)
     return np.asarray(crossings.sum(axis=0) @ area)
 
 
-@loop(parallel=True)
-def _count_crossings(atoms, membership, start, members, steps, crossings):  # type: ignore[no-untyped-def]
+@loop(nogil=True, _nrt=False)
+def _count_crossings(turn, atoms, membership, start, members, steps, crossings):  # type: ignore[no-untyped-def]
     """Count, by class and direction, the pairs of voxels of which one belongs to the class."""
     nk, nj, ni = atoms.shape
     blocks = crossings.shape[0]
-    for block in prange(blocks):
+    block = claim(turn)
+    while block < blocks:
         mine = crossings[block]
         for k in range(block * nk // blocks, (block + 1) * nk // blocks):
             for d in range(steps.shape[0]):
@@ -158,3 +158,4 @@ def _count_crossings(atoms, membership, start, members, steps, crossings):  # ty
                             for m in range(start[b], start[b + 1]):
                                 if not membership[a, members[m]]:
                                     mine[members[m], d] += 1
+        block = claim(turn)

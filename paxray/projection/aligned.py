@@ -83,6 +83,7 @@ def fill(
     maps: Maps,
     bits: NDArray[np.uint64],
     incomplete: NDArray[np.bool_],
+    threads: int | None = None,
 ) -> NDArray[np.void]:
     """Follow all rays of a view for which `applies` holds; the other arguments as in `paxray.projection.cpu.march`.
 
@@ -155,9 +156,11 @@ def fill(
             counts,
             sums,
         )
-        in_all_threads(lambda turn: follow_tiles(turn, *arguments), -(-tiles // tiles_together))
+        in_all_threads(lambda turn: follow_tiles(turn, *arguments), -(-tiles // tiles_together), threads)
         if image is not None:
-            in_all_threads(lambda turn: read_off(turn, column_sums, b_of, c_of, step_mm, image), size[0])
+            in_all_threads(
+                lambda turn: read_off(turn, column_sums, b_of, c_of, step_mm, image), size[0], threads
+            )
     return facts_of(counts, sums)
 
 

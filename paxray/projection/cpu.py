@@ -20,7 +20,7 @@ from paxray.projection.cpu_rows import march_rows
 from paxray.projection.cpu_runs import NEVER
 from paxray.projection.pages import sparse_zeros
 from paxray.projection.rays import IndexRays
-from paxray.projection.threads import in_all_threads, one_at_a_time
+from paxray.projection.threads import in_all_threads
 from paxray.projection.tiles import ROWS_PER_BLOCK
 from paxray.projection.want import Maps, Want, facts_of, merge_facts, words_for
 
@@ -48,7 +48,7 @@ def march(
     axes
         From `paxray.projection.rays.stepping_axes`; a wide fan is followed in several passes.
     threads
-        At most this many; all that numba has by default.
+        At most this many; all processors by default.
     """
     size, count = rays.size, channels.count if want.any_class else 0
     maps = Maps(size=size, want=want)
@@ -82,38 +82,37 @@ def march(
     start = channels.start if count else np.zeros(len(flags) + 1, np.int32)
     deep = want.depth or want.facts
 
-    with one_at_a_time(threads):
-        passes = sorted({int(a) for a in np.unique(axes)})
-        if aligned.applies(rays, axes, mu.shape, want):
-            facts.append(aligned.fill(mu, atoms, channels, flags, rays, axes, maps, bits, incomplete))
-            passes = []
-        for axis in passes:
-            if want.facts:
-                counts = np.zeros((blocks, count, 7), np.int64)
-                sums = np.zeros((blocks, count, 4), np.float64)
-            else:
-                counts, sums = np.zeros((0, 0, 0), np.int64), np.zeros((0, 0, 0))
-            arguments = (
-                mu.reshape(-1), ids, words, ids.size > 0, np.array(mu.shape[::-1], np.int64), axis, axes,
-                rays.cone, rays.pixel, rays.du, rays.dv, rays.source, rays.direction, rays.pixel_depth_mm,
-                rays.metric, size,
-                start, channels.members if count else np.zeros(0, np.int32), flags, count, labelled, deep,
-                maps.image if maps.image is not None else none2,
-                bits,
-                maps.path if maps.path is not None else none3,
-                maps.entry if maps.entry is not None else none3,
-                maps.exit if maps.exit is not None else none3,
-                maps.share if maps.share is not None else none3,
-                incomplete, counts, sums,
-            )  # fmt: skip
+    passes = sorted({int(a) for a in np.unique(axes)})
+    if aligned.applies(rays, axes, mu.shape, want):
+        facts.append(aligned.fill(mu, atoms, channels, flags, rays, axes, maps, bits, incomplete, threads))
+        passes = []
+    for axis in passes:
+        if want.facts:
+            counts = np.zeros((blocks, count, 7), np.int64)
+            sums = np.zeros((blocks, count, 4), np.float64)
+        else:
+            counts, sums = np.zeros((0, 0, 0), np.int64), np.zeros((0, 0, 0))
+        arguments = (
+            mu.reshape(-1), ids, words, ids.size > 0, np.array(mu.shape[::-1], np.int64), axis, axes,
+            rays.cone, rays.pixel, rays.du, rays.dv, rays.source, rays.direction, rays.pixel_depth_mm,
+            rays.metric, size,
+            start, channels.members if count else np.zeros(0, np.int32), flags, count, labelled, deep,
+            maps.image if maps.image is not None else none2,
+            bits,
+            maps.path if maps.path is not None else none3,
+            maps.entry if maps.entry is not None else none3,
+            maps.exit if maps.exit is not None else none3,
+            maps.share if maps.share is not None else none3,
+            incomplete, counts, sums,
+        )  # fmt: skip
 
-            def work(turn: NDArray[np.int64], arguments: tuple[Any, ...] = arguments) -> None:
-                buffers = make_buffers(mu.shape, size[1], start, count, bits.shape[2], deep, want.share)
-                march_rows(turn, buffers, *arguments)
+        def work(turn: NDArray[np.int64], arguments: tuple[Any, ...] = arguments) -> None:
+            buffers = make_buffers(mu.shape, size[1], start, count, bits.shape[2], deep, want.share)
+            march_rows(turn, buffers, *arguments)
 
-            in_all_threads(work, blocks)
-            if want.facts:
-                facts.append(facts_of(counts, sums))
+        in_all_threads(work, blocks, threads)
+        if want.facts:
+            facts.append(facts_of(counts, sums))
     maps.presence = bits if want.presence else None
     maps.incomplete = incomplete if want.incomplete else None
     maps.facts = merge_facts(facts) if want.facts else None

@@ -6,17 +6,18 @@ and no volume is made of them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit, prange
 from numpy.typing import NDArray
 
 from paxray.compiling import helper, loop
 from paxray.errors import ResourceError
 from paxray.projection.cpu_rays import set_up_row
-from paxray.projection.lanes import gather, get, put
+from paxray.projection.lanes import claim, gather, get, put
 from paxray.projection.materials import Materials
 from paxray.projection.rays import IndexRays
-from paxray.projection.threads import one_at_a_time
+from paxray.projection.threads import in_all_threads
 
 F32, I32 = np.float32, np.int32
 
@@ -52,18 +53,21 @@ def march(
         shape, axes, rays.cone, rays.pixel, rays.du, rays.dv, rays.source, rays.direction, rays.pixel_depth_mm,
         rays.metric,
     )  # fmt: skip
-    with one_at_a_time(threads):
-        for axis in sorted({int(a) for a in np.unique(axes)}):
-            if materials.table is None:
-                _march_volumes(voxels, axis, *geometry, out)
-            else:
-                # One material's entries lie together, where neighbouring rays look up neighbouring values.
-                table = np.ascontiguousarray(materials.table.T)
-                # Two's complement: compiled once for voxels with and without a sign.
-                bits = I32(-1) if voxels.dtype == np.int16 else I32(0xFFFF)
-                _march_table(
-                    voxels.view(np.int16), bits, table.reshape(-1), materials.first, axis, *geometry, out
-                )
+    march = _march_volumes
+    stored: tuple[Any, ...] = (voxels,)
+    if materials.table is not None:
+        march = _march_table
+        # One material's entries lie together, where neighbouring rays look up neighbouring values.
+        table = np.ascontiguousarray(materials.table.T).reshape(-1)
+        # Two's complement: compiled once for voxels with and without a sign.
+        bits = I32(-1) if voxels.dtype == np.int16 else I32(0xFFFF)
+        stored = (voxels.view(np.int16), bits, table, materials.first)
+    for axis in sorted({int(a) for a in np.unique(axes)}):
+
+        def work(turn: NDArray[np.int64], axis: int = axis) -> None:
+            march(turn, *stored, axis, *geometry, out)
+
+        in_all_threads(work, rows, threads)
     return out
 
 
@@ -124,7 +128,7 @@ def _add_entries(table, base, e00, e01, e10, e11, w00, w01, w10, w11, total):  #
         put(total, u, get(total, u) + value)
 
 
-@njit(inline="always")
+@helper(inline="always")
 def _frame(shape, signed_axis):  # type: ignore[no-untyped-def]
     """Slabs, strides and the last lower corners of steps along an axis."""
     a = abs(signed_axis) - 1
@@ -156,14 +160,15 @@ def _row(  # type: ignore[no-untyped-def]
     return from_slab, to_slab, middle
 
 
-@loop(parallel=True, fastmath={"contract"}, error_model="numpy")
+@loop(nogil=True, fastmath={"contract"}, error_model="numpy")
 def _march_volumes(  # type: ignore[no-untyped-def]
-    volumes, signed_axis, shape, axes, cone, pixel, du, dv, source, direction, pixel_depth, metric, out
+    turn, volumes, signed_axis, shape, axes, cone, pixel, du, dv, source, direction, pixel_depth, metric, out
 ):  # fmt: skip
     count, rows, columns = out.shape
     slabs, stride_a, stride_b, stride_c, top_b, top_c = _frame(shape, signed_axis)
     voxels = shape[0] * shape[1] * shape[2]
-    for row in prange(rows):
+    row = claim(turn)
+    while row < rows:
         first, last, step_mm = np.empty(columns, np.int32), np.empty(columns, np.int32), np.empty(columns)
         b_mid, b_slope = np.empty(columns, F32), np.empty(columns, F32)
         c_mid, c_slope = np.empty(columns, F32), np.empty(columns, F32)
@@ -187,18 +192,20 @@ def _march_volumes(  # type: ignore[no-untyped-def]
             for u in range(columns):
                 if first[u] <= last[u]:
                     out[m, row, u] = total[m, u] * F32(step_mm[u])
+        row = claim(turn)
 
 
-@loop(parallel=True, fastmath={"contract"}, error_model="numpy")
+@loop(nogil=True, fastmath={"contract"}, error_model="numpy")
 def _march_table(  # type: ignore[no-untyped-def]
-    stored, bits, table, table_first, signed_axis,
+    turn, stored, bits, table, table_first, signed_axis,
     shape, axes, cone, pixel, du, dv, source, direction, pixel_depth, metric, out,
 ):  # fmt: skip
     count, rows, columns = out.shape
     slabs, stride_a, stride_b, stride_c, top_b, top_c = _frame(shape, signed_axis)
     entries = table.size // count
     begin, end = I32(table_first), I32(entries - 1)
-    for row in prange(rows):
+    row = claim(turn)
+    while row < rows:
         first, last, step_mm = np.empty(columns, np.int32), np.empty(columns, np.int32), np.empty(columns)
         b_mid, b_slope = np.empty(columns, F32), np.empty(columns, F32)
         c_mid, c_slope = np.empty(columns, F32), np.empty(columns, F32)
@@ -225,3 +232,4 @@ def _march_table(  # type: ignore[no-untyped-def]
             for u in range(columns):
                 if first[u] <= last[u]:
                     out[m, row, u] = total[m, u] * F32(step_mm[u])
+        row = claim(turn)

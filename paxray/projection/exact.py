@@ -7,13 +7,13 @@ Slower than Joseph's march; the reference for path lengths.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from paxray.compiling import loop
 from paxray.projection.channels import Channels
+from paxray.projection.lanes import claim
 from paxray.projection.rays import IndexRays
-from paxray.projection.threads import one_at_a_time
+from paxray.projection.threads import in_all_threads
 
 
 def path_lengths(
@@ -34,7 +34,7 @@ def path_lengths(
     rays
         The view's rays in index space; a cone's rays run from source to detector, parallel ones without end.
     threads
-        At most this many; all that numba has by default.
+        At most this many; all processors by default.
 
     Returns
     -------
@@ -46,26 +46,27 @@ def path_lengths(
     origin = rays.pixels()
     way = np.ascontiguousarray(rays.directions())
     limit = rays.depth_of_pixels_mm() if rays.cone else np.full(rays.size, np.inf)
-    with one_at_a_time(threads):
-        _walk(
-            np.ascontiguousarray(mu, dtype=np.float64),
-            np.ascontiguousarray(atoms),
-            origin,
-            way,
-            limit,
-            rays.cone,
-            channels.start,
-            channels.members,
-            path,
-            image,
-        )
+    arguments = (
+        np.ascontiguousarray(mu, dtype=np.float64),
+        np.ascontiguousarray(atoms),
+        origin,
+        way,
+        limit,
+        rays.cone,
+        channels.start,
+        channels.members,
+        path,
+        image,
+    )
+    in_all_threads(lambda turn: _walk(turn, *arguments), rays.size[0], threads)
     return path, image
 
 
-@loop(parallel=True, error_model="numpy")
-def _walk(mu, atoms, origin, way, limit, cone, start, members, path, image):  # type: ignore[no-untyped-def]
+@loop(nogil=True, error_model="numpy")
+def _walk(turn, mu, atoms, origin, way, limit, cone, start, members, path, image):  # type: ignore[no-untyped-def]
     shape = (mu.shape[2], mu.shape[1], mu.shape[0])
-    for row in prange(origin.shape[0]):
+    row = claim(turn)
+    while row < origin.shape[0]:
         at, step = np.empty(3, np.int64), np.empty(3, np.int64)
         crossing, per_voxel = np.empty(3), np.empty(3)
         for column in range(origin.shape[1]):
@@ -114,3 +115,4 @@ def _walk(mu, atoms, origin, way, limit, cone, start, members, path, image):  # 
                 crossing[x] += per_voxel[x]
                 if at[x] < 0 or at[x] >= shape[x]:
                     break
+        row = claim(turn)

@@ -7,7 +7,6 @@ import pickle
 import tracemalloc
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +17,7 @@ from scenes import affine_of, one_class, random_scene, rotation
 from paxray.anatomy.labels import LabelVolume
 from paxray.errors import CaseError, ConfigError, ResourceError
 from paxray.io.volume import Grid, Volume
+from paxray.parallel import at_most, processors
 from paxray.projection import exact
 from paxray.projection.cpu_buffers import SLOTS
 from paxray.projection.pages import sparse_zeros
@@ -25,7 +25,7 @@ from paxray.projection.pose import Pose, Setup, place
 from paxray.projection.project import Projection, project, resolve_device
 from paxray.projection.rays import IndexRays, stepping_axes
 from paxray.projection.scene import prepare
-from paxray.projection.threads import in_all_threads, most_threads, one_at_a_time
+from paxray.projection.threads import in_all_threads
 from paxray.projection.view import View
 from paxray.projection.want import Want
 
@@ -296,17 +296,19 @@ def test_maps_of_classes_take_the_memory_of_what_is_written() -> None:
 
 def test_the_exact_method_keeps_to_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """And walks no class for the image alone."""
-    used: list[int] = []
+    used: list[Any] = []
 
-    def walk(mu: Any, atoms: Any, origin: Any, way: Any, limit: Any, cone: Any, *rest: Any) -> None:
-        used.append(numba.get_num_threads())
+    def walk(
+        turn: Any, mu: Any, atoms: Any, origin: Any, way: Any, limit: Any, cone: Any, *rest: Any
+    ) -> None:
+        used.append(turn)
         assert rest[2].shape == (0, 5, 6)
 
     monkeypatch.setattr(exact, "_walk", walk)
     mu, labels = random_scene(1, SHAPE, affine_of((1, 1, 1), SHAPE))
     view = place(Pose.named("lao"), Setup(size=(5, 6)), mu.grid.corners_mm)
     project(mu, labels, view, ["image"], method="exact", threads=1)
-    assert used == [1]
+    assert len(used) == 1
 
 
 def test_more_classes_than_a_word_has_bits() -> None:
@@ -407,21 +409,30 @@ def test_cuda_without_a_device_is_an_error() -> None:
 @pytest.mark.parametrize("failing", ["the first", "the last"])
 def test_what_fails_in_a_thread_is_raised(failing: str) -> None:
     """Whichever of them it is."""
-    numbers, threads = itertools.count(), min(2, most_threads())
+    numbers, threads = itertools.count(), min(2, processors())
 
     def work(turn: Any) -> None:
         if next(numbers) == (0 if failing == "the first" else threads - 1):
             raise MemoryError
 
-    with one_at_a_time(threads), pytest.raises(MemoryError):
+    with pytest.raises(MemoryError):
         in_all_threads(work, threads)
     assert next(numbers) == threads
+
+
+def test_no_more_threads_than_asked_for() -> None:
+    """By the call, and by the worker that it runs in."""
+    calls: list[Any] = []
+    in_all_threads(calls.append, 99, threads=1)
+    assert len(calls) == 1
+    with at_most(1):
+        in_all_threads(calls.append, 99)
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 2, 99])
 def test_no_more_threads_than_pieces(pieces: int) -> None:
     calls: list[Any] = []
-    with one_at_a_time():
-        in_all_threads(calls.append, pieces)
-    assert len(calls) == max(1, min(pieces, most_threads()))
+    in_all_threads(calls.append, pieces)
+    assert len(calls) == max(1, min(pieces, processors()))
     assert all(turn is calls[0] and turn.tolist() == [0] for turn in calls)
