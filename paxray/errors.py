@@ -101,3 +101,8 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``"did you mean 'x'?"`` for the nearest known word, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else ""
+
+
+def counted(n: int, noun: str) -> str:
+    """Return ``"1 case"``, ``"2 cases"``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -82,6 +82,29 @@ def test_the_status_of_an_unknown_class_suggests_one(labels: LabelVolume) -> Non
         labels.status["hart"]
 
 
+def test_a_class_by_another_word_is_told_by_its_name(labels: LabelVolume, ct: Volume) -> None:
+    """Synonyms are for people; results are named by the catalog's names alone."""
+    whole = paxray.segment(ct, labels)
+    mu, view = paxray.attenuate(ct, whole), paxray.place("pa", whole, size=(8, 8))
+    projection = paxray.project(mu, whole, view, ["presence"])
+    asked: list[tuple[str, str]] = [
+        ("patient", "did you mean 'body'"),
+        ("Heart", "did you mean 'heart'"),
+        ("hart", "did you mean 'heart'"),
+        ("skin", r"paxray\.derive\(labels, ct=ct, names=\['skin'\]\)"),
+    ]
+    for word, said in asked:
+        for ask in (
+            lambda word=word: paxray.project(mu, whole, view, ["presence"], classes=[word]),
+            lambda word=word: projection.mask(word),
+            lambda word=word: whole.mask(word),
+        ):
+            with pytest.raises(ConfigError, match=said) as raised:
+                ask()
+            assert raised.value.code == "unknown_class"
+    assert "skin" in paxray.derive(whole, ct=ct, names=["skin"]).names
+
+
 def test_a_file_that_is_not_there_is_said_to_be_so(ct: Volume, tmp_path: Path) -> None:
     for read in (
         lambda: paxray.read_masks(tmp_path / "nope.nii.gz", ct),

@@ -175,7 +175,7 @@ def test_exit_codes(tmp_path: Path, built: Path, phantom_table: Path, pipeline_f
     output = call(
         "build", pipeline_file, "--cases", broken / phantom_table.name, "--out", tmp_path / "o", exit_code=3
     )
-    assert "1 cases failed" in output
+    assert "1 case failed" in output
     assert "unreadable" in output
     assert "1 failed, 3 ok" in output
     copy = Path(shutil.copytree(built, tmp_path / "copy"))

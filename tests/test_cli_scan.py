@@ -74,6 +74,41 @@ def test_what_lies_beside_a_label_map_concerns_that_map_alone(
     assert ("note" in text) == bool(words)
 
 
+@pytest.mark.parametrize(
+    ("ct", "mask", "odd"),
+    [
+        ("odd;name/ct.nii.gz", "odd;name/labels.nii.gz", "odd;name/ct.nii.gz"),
+        ("one/ct;2.nii.gz", "one/labels.nii.gz", "one/ct;2.nii.gz"),
+        ("one/ct.nii.gz", "one/labels;2.nii.gz", "one/labels;2.nii.gz"),
+        ("one/ct.nii.gz", "one/seg;2/heart.nii.gz", "one/seg;2"),
+    ],
+)
+def test_a_path_that_no_table_can_name_costs_that_file_alone(
+    tmp_path: Path, ct: str, mask: str, odd: str
+) -> None:
+    hu = np.full(SHAPE, -1000, np.int16)
+    hu[3:9, 3:9] = 40
+    write(tmp_path / "other" / "ct.nii.gz", hu, 0.4)
+    write(tmp_path / ct, hu)
+    write(tmp_path / mask, (hu > 0).astype(np.uint8))
+    code, text = scan(tmp_path, tmp_path / "cases.csv")
+    assert code == 0, text
+    assert f"note {odd}: left out: its path cannot stand in a case table; rename the folder or file" in text
+    assert ("masks that were not used, for the reasons above: 1" in text) == (odd != ct)
+    assert ("1 CT of 1 patient, 0 with masks" in text) == (odd == ct)
+    masks = {case.ct_where: case.masks for case in read_case_table(tmp_path / "cases.csv")}
+    assert masks == {"other/ct.nii.gz": ()} | ({} if odd == ct else {ct: ()})
+
+
+def test_a_whole_tree_below_an_odd_name_is_scanned_from_within(tmp_path: Path) -> None:
+    """What counts is the path from the table."""
+    hu = np.full(SHAPE, -1000, np.int16)
+    hu[3:9, 3:9] = 40
+    write(tmp_path / "odd;name" / "one" / "ct.nii.gz", hu)
+    code, text = scan(tmp_path / "odd;name", tmp_path / "odd;name" / "cases.csv")
+    assert (code, "note" in text) == (0, False), text
+
+
 def test_no_ct_no_table(tmp_path: Path) -> None:
     (tmp_path / "cts").mkdir()
     code, text = scan(tmp_path / "cts", tmp_path / "cases.csv")

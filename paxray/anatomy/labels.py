@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -31,11 +31,24 @@ class Status(StrEnum):
     """It has voxels, but its source covers only part of the CT or part of the union is unknown."""
 
 
+def suggest_class(word: str, names: Iterable[str]) -> str:
+    """Say which of some classes is meant, by a synonym or the nearest spelling, or how one comes to be among them."""
+    from paxray.anatomy.catalog import load_catalog
+
+    known, catalog = list(names), load_catalog()
+    if not catalog.knows(word):
+        return suggest(word, known)
+    name = catalog.resolve(word)
+    if name in known:
+        return f"did you mean '{name}'?"
+    return f"derive it, if the masks allow: paxray.derive(labels, ct=ct, names=['{name}'])"
+
+
 class _Statuses(dict[str, Status]):
     """Statuses by class, with a word on a class that is not there."""
 
     def __missing__(self, name: str) -> Status:
-        raise KeyError(f"the label volume has no class '{name}'. {suggest(name, self)}".strip())
+        raise KeyError(f"the label volume has no class '{name}'. {suggest_class(name, self)}".strip())
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +134,9 @@ class LabelVolume:
             return self._columns[name]
         except KeyError:
             raise ConfigError(
-                f"the label volume has no class '{name}'", do=suggest(name, self.names), code="unknown_class"
+                f"the label volume has no class '{name}'",
+                do=suggest_class(name, self.names),
+                code="unknown_class",
             ) from None
 
     def check(self) -> None:

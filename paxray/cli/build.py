@@ -23,7 +23,7 @@ from paxray.cli.common import (
     print_json,
     progress_bar,
 )
-from paxray.errors import EXIT_FAILED_CASES, ConfigError
+from paxray.errors import EXIT_FAILED_CASES, ConfigError, counted
 
 if TYPE_CHECKING:
     from paxray.buildlog import Event
@@ -103,7 +103,8 @@ def scan(
     patients = len({case.patient_id for case in found.cases})
     masked = sum(bool(case.masks) for case in found.cases)
     out.print(
-        f"{len(found.cases)} CTs of {patients} patients, {masked} with masks: [bold]{escape(str(table))}[/]"
+        f"{counted(len(found.cases), 'CT')} of {counted(patients, 'patient')}, {masked} with masks: "
+        f"[bold]{escape(str(table))}[/]"
     )
     for note in found.notes:
         out.print(f"  [yellow]note[/] {escape(f'{note.where}: {note.message}')}", soft_wrap=True)
@@ -135,7 +136,7 @@ def phantom(
             progress.update(task, advance=1, description=f"phantoms: {name}")
 
         table = write_phantoms(folder, cases, seed, progress=made)
-    out.print(f"{cases} phantoms: [bold]{escape(str(table))}[/]")
+    out.print(f"{counted(cases, 'phantom')}: [bold]{escape(str(table))}[/]")
 
 
 @guarded
@@ -269,14 +270,16 @@ def _segmented_note(rows: list[Case], chosen: SegmentationConfig) -> str:
         return ""
     what = f"segmented by {names} (pipeline key `segmentation`)"
     nothing = "only their body is labelled, since the pipeline names no segmenter"
-    return f"{bare} of {count} cases have no masks: {what if names else nothing}"
+    some = "the case has" if count == 1 else f"{bare} of {count} cases have"
+    return f"{some} no masks: {what if names else nothing}"
 
 
 def _plan_line(todo: BuildPlan) -> str:
     stands = f", {todo.standing} stand already" if todo.standing else ""
     waits = f", {todo.waiting} wait for a later call" if todo.waiting else ""
     segmented = f", {todo.segmented} of them segmented here" if todo.segmented else ""
-    return f"{todo.cases} cases to build in {len(todo.jobs)} shards, {todo.views} views each{segmented}{stands}{waits}"
+    shards, views = counted(len(todo.jobs), "shard"), counted(todo.views, "view")
+    return f"{counted(todo.cases, 'case')} to build in {shards}, {views} each{segmented}{stands}{waits}"
 
 
 def _print_plan(todo: BuildPlan, dataset: Path, as_json: bool) -> None:
@@ -310,14 +313,21 @@ def _print_result(result: BuildResult, as_json: bool) -> None:
         )
         return
     if not result.shards_done:
-        out.print(f"nothing to do: {result.samples} samples stand in [bold]{escape(str(result.root))}[/]")
+        out.print(
+            f"nothing to do: {counted(result.samples, 'sample')} in [bold]{escape(str(result.root))}[/]"
+        )
     else:
         counts = ", ".join(f"{n} {status}" for status, n in sorted(result.cases.items()))
-        out.print(f"{result.samples} samples of {counts} cases in [bold]{escape(str(result.root))}[/]")
+        noun = "case" if sum(result.cases.values()) == 1 else "cases"
+        out.print(
+            f"{counted(result.samples, 'sample')} of {counts} {noun} in [bold]{escape(str(result.root))}[/]"
+        )
     for sentence in result.duplicates:
         out.print(f"[yellow]beware[/] {escape(sentence)}", soft_wrap=True)
     if result.failed:
-        out.print(f"[red]{len(result.failed)} cases failed[/] (cases.parquet; --retry-failed tries again):")
+        out.print(
+            f"[red]{counted(len(result.failed), 'case')} failed[/] (cases.parquet; --retry-failed tries again):"
+        )
         for record in result.failed:
             out.print(
                 f"  {escape(record.case_id)} \\[{record.code}] {escape(record.message)}", soft_wrap=True

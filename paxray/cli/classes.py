@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from paxray.cli.common import ClassesFile, Json, further_labels, guarded, out, print_json, print_table
-from paxray.errors import EXIT_USAGE, ConfigError
+from paxray.errors import EXIT_USAGE, ConfigError, counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -128,7 +128,7 @@ def _list_channels(
     if dataset is not None:
         cut = total.pop("cut")
         said = ", ".join(f"{count} {status}" for status, count in total.items())
-        cases = "1 case" if n_cases == 1 else f"{n_cases} cases"
+        cases = counted(n_cases, "case")
         out.print(f"in {cases}: {said}; the scan cuts {cut} of those that have voxels")
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from paxray.cli.common import ClassesFile, Json, guarded, out, print_json, progress_bar
-from paxray.errors import EXIT_DAMAGE, ConfigError
+from paxray.errors import EXIT_DAMAGE, ConfigError, counted
 
 if TYPE_CHECKING:
     from paxray.export.folder import ExportResult
@@ -81,7 +81,8 @@ def _say(name: str, result: ExportResult, columns: str, as_json: bool) -> None:
         )
         return
     out.print(
-        f"{name}: {result.images} images, {result.annotations} masks with pixels, {result.categories} {columns} in "
+        f"{name}: {counted(result.images, 'image')}, {counted(result.annotations, 'mask')} with pixels, "
+        f"{result.categories} {columns} in "
         f"[bold]{escape(str(result.folder))}[/]",
         soft_wrap=True,
     )
@@ -131,11 +132,11 @@ def verify(
             )
         if result.stale:
             out.print(
-                f"[yellow]stale[/] {len(result.stale)} cases were made with an earlier pipeline, beginning with "
+                f"[yellow]stale[/] {counted(len(result.stale), 'case')} made with an earlier pipeline, beginning with "
                 f"{escape(result.stale[0])}: build again to redo them"
             )
         if not result.findings:
-            out.print(f"sound: {result.files} files, {result.samples} samples")
+            out.print(f"sound: {result.files} files, {counted(result.samples, 'sample')}")
         else:
             for advice in dict.fromkeys(_advice(finding.file) for finding in result.findings):
                 out.print(f"do: {advice}")

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from paxray.cli.common import Json, guarded, out, print_json
+from paxray.errors import counted
 
 
 @guarded
@@ -47,7 +48,9 @@ def import_paxray(
         out.print(f"unknown, without a pixel in any picture: {', '.join(result.never_filled)}")
     for note in result.notes:
         out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
-    out.print(f"PAXRay: {result.images} images in [bold]{escape(str(result.folder))}[/]", soft_wrap=True)
+    out.print(
+        f"PAXRay: {counted(result.images, 'image')} in [bold]{escape(str(result.folder))}[/]", soft_wrap=True
+    )
 
 
 def _spans(numbers: list[int]) -> str:

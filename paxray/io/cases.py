@@ -349,6 +349,15 @@ def _masks_cells(masks: Sequence[MaskSource], folder: Path, where: str) -> tuple
     return ";".join(f"{path}={own}" for path, own in zip(paths, vocabularies, strict=True)), ""
 
 
+def can_name(path: Path, folder: Path) -> bool:
+    """Whether a case table in a folder can name a CT or masks: their path from there can be read back."""
+    try:
+        _relative(path, folder, "")
+    except ConfigError:
+        return False
+    return True
+
+
 def can_name_vocabulary(path: Path, folder: Path) -> bool:
     """Whether a case table in a folder can name a vocabulary's file: its path from there has no ``;`` and no ``=``."""
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paxray.errors import CaseError, ConfigError
-from paxray.io.cases import BY_NAME, Case, MaskSource, can_name_vocabulary
+from paxray.io.cases import BY_NAME, Case, MaskSource, can_name, can_name_vocabulary
 from paxray.io.dicom import stack_grid
 from paxray.io.dicom_rtstruct import Contours
 from paxray.io.dicom_seg import DicomSegments
@@ -22,8 +22,12 @@ from paxray.io.stored import image_stem, image_suffix, sidecar_of
 from paxray.io.walk import Folder, walk
 
 #: Codes of notes on masks that reach no row.
-UNUSED_MASK = ("vocabulary_unknown", "mask_mismatch", "ambiguous", "no_ct")
+UNUSED_MASK = ("unnamable_mask", "vocabulary_unknown", "mask_mismatch", "ambiguous", "no_ct")
 _MANY_CTS = 8
+_UNNAMABLE = (
+    "left out: its path cannot stand in a case table; rename the folder or file that has ';' or a line break in its "
+    "name, or a space at an end"
+)
 _NEVER_DICOM = (".json", ".txt", ".md", ".csv", ".xlsx", ".pdf", ".png", ".jpg", ".xml", ".gz", ".raw")
 
 
@@ -107,6 +111,9 @@ def scan(
     cases = []
     beside = _Beside(default_vocabulary, is_vocabulary, table_folder or folder)
     for ct, case_id in zip(findings.cts, _case_ids(findings.cts), strict=True):
+        if not can_name(ct.path, beside.table_folder):
+            findings.notes.append(Note(ct.where, "unnamable_ct", _UNNAMABLE))
+            continue
         sources = _sources(ct, masks.get(ct.where, []), beside, findings.notes)
         cases.append(Case(case_id, ct.patient_id, ct.path, ct.where, sources))
     findings.notes += _crowded(findings.cts)
@@ -297,10 +304,17 @@ def _sources(
     """Return a CT's masks: those that bear names, else its one multilabel file."""
     named = [mask for kind in ("folder", "class", "segments") for mask in masks if mask.kind == kind]
     plain = [mask for mask in masks if mask.kind == "multilabel"]
-    sources = [MaskSource(mask.path, BY_NAME, mask.where) for mask in named]
+
+    def can_stand(mask: FoundMask) -> bool:
+        if can_name(mask.path, beside.table_folder):
+            return True
+        notes.append(Note(mask.where, "unnamable_mask", _UNNAMABLE))
+        return False
+
+    sources = [MaskSource(mask.path, BY_NAME, mask.where) for mask in named if can_stand(mask)]
     if len(plain) == 1 and not named:
         [mask] = plain
-        if vocabulary := beside.vocabulary_of(mask, notes):
+        if can_stand(mask) and (vocabulary := beside.vocabulary_of(mask, notes)):
             sources.append(MaskSource(mask.path, vocabulary, mask.where))
         return tuple(sources)
     reason = "masks that bear names are there already"

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.anatomy.labels import LabelVolume
+from paxray.anatomy.labels import LabelVolume, suggest_class
 from paxray.errors import ConfigError
 
 
@@ -50,7 +50,10 @@ class Channels:
         unknown = [name for name in names if name not in labels.names]
         if unknown:
             raise ConfigError(
-                f"the label volume has no class '{unknown[0]}'", found=f"{len(labels.names)} other classes"
+                f"the label volume has no class '{unknown[0]}'",
+                found=f"{len(labels.names)} other classes",
+                do=suggest_class(unknown[0], labels.names),
+                code="unknown_class",
             )
         return cls(names, labels.membership[:, [labels.names.index(name) for name in names]])
 

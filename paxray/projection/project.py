@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.anatomy.labels import LabelVolume
+from paxray.anatomy.labels import LabelVolume, suggest_class
 from paxray.errors import ConfigError, suggest
 from paxray.io.volume import Volume
 from paxray.projection.device import Device, resolve_device
@@ -98,7 +98,8 @@ class Projection:
             raise ConfigError(
                 f"the projection has no class '{name}'",
                 found=f"{len(self.names)} other classes",
-                do=suggest(name, self.names),
+                do=suggest_class(name, self.names),
+                code="unknown_class",
             )
         return self._index[name]
 
