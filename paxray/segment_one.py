@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def segment_one(
     preview
         Also draw it, into a PNG beside `out`.
     force
-        Overwrite a label map.
+        Overwrite a label map, and a picture where the preview goes.
 
     Returns
     -------
@@ -74,13 +75,20 @@ def segment_one(
     ------
     ConfigError, ResourceError, CaseError
     """
+    picture = out.with_name(out.name.removesuffix(LABEL_MAP) + ".png") if preview else None
     for path in (out, disputed_out):
         if path is not None:
             _require_writable(path, force)
+    if picture is not None and picture.exists() and not force:
+        raise ConfigError(
+            "the preview's file exists already",
+            where=picture.name,
+            do="--force to overwrite it, or another --out",
+        )
     if disputed_out is not None and len(segmenters) < 2:
         raise ConfigError("one segmenter disputes nothing", do="name a second one, or leave --disputed away")
     if disputed_out is not None:
-        _require_apart(out, disputed_out)
+        _require_apart(out, disputed_out, picture)
     catalog = load_catalog(catalog_file)
     chosen = [make_segmenter(one.name, one.settings) for one in segmenters]
     asked = resolve_device(device)
@@ -99,11 +107,9 @@ def segment_one(
     beside = _write(out, found, who)
     if disputed_out is not None:
         _write(disputed_out, _disputed(together), f"where they differ: {who}")
-    picture = None
-    if preview:
+    if picture is not None:
         from paxray.preview import preview_all
 
-        picture = out.with_name(out.name.removesuffix(LABEL_MAP) + ".png")
         preview_all(ct, found, catalog, picture)
     return {
         "segmenter": who,
@@ -118,7 +124,7 @@ def segment_one(
 def _require_writable(out: Path, force: bool) -> None:
     """Before minutes are spent on what cannot be written."""
     if out.name.endswith(LABEL_MAP):
-        standing = [path.name for path in (out, vocabulary_file_of(out)) if path.exists()]
+        standing = [path.name for path in _files_of(out) if path.exists()]
         if standing and not force:
             raise ConfigError(
                 "the file exists already", where=standing[0], do="--force to overwrite it, or another --out"
@@ -133,18 +139,32 @@ def _require_writable(out: Path, force: bool) -> None:
         raise ConfigError("the folder is not empty", where=out.name, do="choose a new or empty --out")
 
 
-def _require_apart(out: Path, disputed_out: Path) -> None:
-    """Refuse masks and disputed voxels that would overwrite or mix with each other, however their paths are written."""
-    masks, disputed = out.resolve(), disputed_out.resolve()
-    if masks == disputed:
-        raise ConfigError("masks and disputed voxels have the same name", where=out.name, do="choose another")
-    if masks in disputed.parents or disputed in masks.parents:
-        raise ConfigError(
-            "of masks and disputed voxels one would lie inside the other",
-            where=f"{out.name} and {disputed_out.name}",
-            expected="files or folders beside each other",
-            do="choose another --disputed",
-        )
+def _files_of(out: Path) -> list[Path]:
+    """What masks are written to: a folder, or a label map and its vocabulary beside it."""
+    return [out, vocabulary_file_of(out)] if out.name.endswith(LABEL_MAP) else [out]
+
+
+def _require_apart(out: Path, disputed_out: Path, picture: Path | None) -> None:
+    """Refuse masks and disputed voxels that would overwrite or mix with each other, however their paths are written.
+
+    What is written beside them counts: a vocabulary, the preview.
+    """
+    masks = [*_files_of(out), *([] if picture is None else [picture])]
+    for one, other in product(masks, _files_of(disputed_out)):
+        first, second = one.resolve(), other.resolve()
+        if first == second:
+            raise ConfigError(
+                "masks and disputed voxels would be written to the same name",
+                where=one.name,
+                do="choose another --disputed",
+            )
+        if first in second.parents or second in first.parents:
+            raise ConfigError(
+                "of masks and disputed voxels one would lie inside the other",
+                where=f"{one.name} and {other.name}",
+                expected="files or folders beside each other",
+                do="choose another --disputed",
+            )
 
 
 def _write(out: Path, labels: LabelVolume, who: str) -> Path | None:

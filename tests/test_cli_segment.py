@@ -128,6 +128,11 @@ def test_masks_that_exist_take_part(ct: Path, tmp_path: Path) -> None:
         ("a/m", "a", "inside the other"),
         ("a/m", "a/m/differ.nii.gz", "inside the other"),
         ("link/m", "a/m/differ", "inside the other"),
+        # What lies beside a label map: its vocabulary, its preview.
+        ("a/m.nii.gz", "a/m.yaml", "the same name"),
+        ("a/m.yaml", "link/m.nii.gz", "the same name"),
+        ("a/m.nii.gz", "link/m.png", "the same name"),
+        ("a/m.nii.gz", "a/m.yaml/differ", "inside the other"),
     ],
 )
 def test_masks_and_disputed_voxels_are_kept_apart(
@@ -136,7 +141,14 @@ def test_masks_and_disputed_voxels_are_kept_apart(
     """However the paths are written, and before anything is segmented."""
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to("a")
-    arguments = ["--out", str(tmp_path / out), "--disputed", str(tmp_path / disputed), *fakes(400, 100)]
+    arguments = [
+        "--out",
+        str(tmp_path / out),
+        "--disputed",
+        str(tmp_path / disputed),
+        *fakes(400, 100),
+        "--preview",
+    ]
     told = CliRunner().invoke(app, ["segment", str(ct), *arguments])
     assert told.exit_code == 2, told.output
     assert what in " ".join(told.output.split())
@@ -157,3 +169,8 @@ def test_on_a_terminal(ct: Path, tmp_path: Path) -> None:
     again = CliRunner().invoke(app, [*command, "--disputed", str(tmp_path / "differ.nii.gz")])
     assert again.exit_code == 2
     assert "exists already" in again.output
+    for name in ("found.nii.gz", "found.yaml"):
+        (tmp_path / name).unlink()
+    again = CliRunner().invoke(app, [*command, "--preview"])
+    assert again.exit_code == 2
+    assert "found.png: the preview's file exists already" in again.output

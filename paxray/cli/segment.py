@@ -79,7 +79,9 @@ def segment(
     preview: Annotated[
         bool, typer.Option("--preview", help="Draw it: three planes and a radiograph.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing label map.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite an existing label map and preview.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Segment one CT: named masks that paxray and other tools read.

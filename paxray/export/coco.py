@@ -81,12 +81,12 @@ def export_coco(
     """
     if bits not in (8, 16):
         raise ConfigError("no such picture", expected="8 or 16 bits", found=f"{bits} bits")
-    folder = place_of(dataset, NAME, out)
+    marker = {"format": NAME, "dataset": dataset.name, "bits": bits, "paxray": __version__}
+    folder = place_of(dataset, NAME, out, marker)
     require_whole(dataset)
     licenses = {name: number for number, name in enumerate(_licenses(dataset), start=1)}
     images = annotations = 0
     files = []
-    marker = {"format": NAME, "dataset": dataset.name, "bits": bits, "paxray": __version__}
     with new_folder(folder, marker) as partial:
         (partial / "annotations").mkdir()
         (partial / "README.md").write_text(_readme(dataset, bits), encoding="utf-8")

@@ -13,7 +13,7 @@ from typing import Any
 
 from paxray.dataset.reader import Dataset
 from paxray.errors import ConfigError
-from paxray.files import write_json
+from paxray.files import read_json, write_json
 
 #: Stands in every export's folder, and marks it as one that may be replaced.
 MARKER = "export.json"
@@ -40,13 +40,13 @@ class ExportResult:
     categories: int
 
 
-def place_of(dataset: Dataset, name: str, out: Path | None) -> Path:
+def place_of(dataset: Dataset, name: str, out: Path | None, marker: dict[str, Any]) -> Path:
     """Where an export goes: `out`, or ``DATASET/exports/NAME``.
 
     Raises
     ------
     ConfigError
-        `out` is the data set's folder or among its own files, or holds something that is no export.
+        `out` is the data set's folder or among its own files, or as `require_replaceable`.
     """
     root = dataset.root.resolve()
     exports = root / "exports"
@@ -61,17 +61,25 @@ def place_of(dataset: Dataset, name: str, out: Path | None) -> Path:
             do="choose another --out, or give none",
             code="place",
         )
-    require_replaceable(folder)
+    require_replaceable(folder, marker)
     return folder
 
 
-def require_replaceable(folder: Path) -> None:
-    """Refuse to replace what no export has written.
+def require_replaceable(folder: Path, marker: dict[str, Any]) -> None:
+    """Refuse to replace what no export has written, or an export of something else.
+
+    Parameters
+    ----------
+    folder
+        Where the new export is to lie.
+    marker
+        What it says of itself; an export replaces one that says the same, whatever version made that.
 
     Raises
     ------
     ConfigError
-        The folder is there, is not empty and is no export, or it is a file (code ``place``).
+        The folder is there, is not empty and is no export, or it is a file (code ``place``); it is an export of
+        another kind, data set or choice (code ``other_export``).
     """
     if folder.exists() and not (folder / MARKER).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(
@@ -81,6 +89,24 @@ def require_replaceable(folder: Path) -> None:
             do="choose another --out, or remove it yourself",
             code="place",
         )
+    if not (folder / MARKER).exists():
+        return
+    standing = read_json(folder / MARKER)
+    asked = {key: value for key, value in marker.items() if key != "paxray"}
+    differ = [key for key in asked if key in standing and standing[key] != asked[key]]
+    if differ:
+        raise ConfigError(
+            "another export lies there, and would be lost",
+            where=str(folder),
+            expected=_words(asked),
+            found=_words({key: standing[key] for key in asked if key in standing}),
+            do="another --out to keep both; to replace it, remove it yourself",
+            code="other_export",
+        )
+
+
+def _words(marker: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in marker.items() if not key.endswith("sha256"))
 
 
 def require_whole(dataset: Dataset) -> None:

@@ -27,7 +27,7 @@ from paxray.dataset.reader import Dataset
 from paxray.errors import ConfigError
 from paxray.export.folder import ExportResult, new_folder, place_of, require_whole
 from paxray.export.pictures import write_picture
-from paxray.files import write_json
+from paxray.files import digest, write_json
 
 NAME = "paxray"
 
@@ -51,8 +51,8 @@ def export_paxray(
     channels
         What the channels show, and in which order.
     out
-        Where to; ``DATASET/exports/paxray`` unless given. An older export there is replaced when the new one
-        is complete.
+        Where to; ``DATASET/exports/paxray`` unless given. An older export of the same channels is replaced
+        there when the new one is complete.
     on_sample
         Told the id of each sample when it is written.
 
@@ -60,11 +60,19 @@ def export_paxray(
     ------
     ConfigError
         The data set is unfinished, opened in part or without samples, holds none of the channels' classes
-        (``no_channel``), or the place is taken.
+        (``no_channel``), or the place is taken, also by an export of other channels (``other_export``).
     DamageError
         A case id or view that cannot be part of a file name, or two samples with the same one.
     """
-    folder = place_of(dataset, NAME, out)
+    marker = {
+        "format": NAME,
+        "dataset": dataset.name,
+        "vocabulary": Path(channels.name).name,
+        "channels": len(channels),
+        "channels_sha256": digest([channels.names, channels.classes]),
+        "paxray": __version__,
+    }
+    folder = place_of(dataset, NAME, out, marker)
     require_whole(dataset)
     _require_a_channel(dataset, channels)
     content: dict[str, Any] = {
@@ -72,7 +80,6 @@ def export_paxray(
         "class_dict": {str(number): name for number, name in enumerate(channels.classes)},
     }
     images = annotations = 0
-    marker = {"format": NAME, "dataset": dataset.name, "channels": len(channels), "paxray": __version__}
     with new_folder(folder, marker) as partial:
         pictures, labels = partial / "images", partial / "labels"
         pictures.mkdir()

@@ -124,8 +124,8 @@ def import_paxray(
             do="choose another folder",
             code="place",
         )
-    require_replaceable(folder)
     marker = {"format": "paxray import", "as_released": as_released, "paxray": __version__}
+    require_replaceable(folder, marker)
     with new_folder(folder, marker) as partial:
         gathered = _Gathered(np.zeros(len(written), np.int64))
         categories = _categories(written, catalog)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 from abc import ABC, abstractmethod
@@ -143,6 +144,23 @@ class ExporterConformance(ABC):
         with pytest.raises(ConfigError, match="no export"):
             self.export(dataset, tmp_path / "thesis")
         assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "years of work"
+
+    @pytest.mark.parametrize(("key", "value"), [("format", "another"), ("dataset", "another")])
+    def test_refuses_to_replace_another_export(
+        self, dataset: Dataset, tmp_path: Path, key: str, value: str
+    ) -> None:
+        out = self.export(dataset, tmp_path / "out").folder
+        told = json.loads((out / MARKER).read_text())
+        (out / MARKER).write_text(json.dumps(told | {key: value}))
+        before = hashes(out)
+        with pytest.raises(ConfigError, match="another export lies there") as caught:
+            self.export(dataset, out)
+        assert caught.value.code == "other_export"
+        assert hashes(out) == before
+        # Made by an older version it is the same export.
+        (out / MARKER).write_text(json.dumps(told | {"paxray": "0.0.1"}))
+        self.export(dataset, out)
+        assert json.loads((out / MARKER).read_text()) == told
 
     @pytest.mark.parametrize("where", ["", "..", "samples", "labels/coco"])
     def test_refuses_the_data_sets_own_files(self, dataset: Dataset, where: str) -> None:

@@ -184,6 +184,11 @@ class TestCoco(ExporterConformance):
                 np.testing.assert_array_equal(signal.astype(np.float32), sample.signal)
                 assert image["bits"] == 16
 
+    def test_the_display_does_not_replace_the_signal(self, dataset: Dataset, tmp_path: Path) -> None:
+        export_coco(dataset, tmp_path / "out", bits=16)
+        with pytest.raises(ConfigError, match="bits 16"):
+            export_coco(dataset, tmp_path / "out", bits=8)
+
     def test_other_bits(self, dataset: Dataset, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="12 bits"):
             export_coco(dataset, tmp_path / "out", bits=12)  # type: ignore[arg-type]

@@ -72,6 +72,15 @@ class TestPaxrayLayout(ExporterConformance):
             assert set(entry["unknown"]) == set(range(166)) - made
         assert result.categories == 166
 
+    def test_other_channels_do_not_replace_the_first(self, dataset: Dataset, tmp_path: Path) -> None:
+        """As many of them, under the same name, in another order."""
+        export_paxray(dataset, ALL, tmp_path / "out")
+        before = (tmp_path / "out" / "paxray.json").read_bytes()
+        with pytest.raises(ConfigError, match="another export lies there") as caught:
+            export_paxray(dataset, Channels.of_classes(NAMES), tmp_path / "out")
+        assert "vocabulary classes" in caught.value.found
+        assert (tmp_path / "out" / "paxray.json").read_bytes() == before
+
     def test_channels_of_another_body_part_are_refused(self, dataset: Dataset, tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             export_paxray(dataset, Channels.of_classes(["femur_left"]), tmp_path / "out")
