@@ -190,7 +190,7 @@ def _drawn_by_parts(labels: LabelVolume, name: str, catalog: Catalog) -> bool:
 
 def _richest_index(labels: LabelVolume, names: Sequence[str], plane: Any) -> int:
     """The plane in which most of the classes lie; of several the middle one."""
-    axis = Scene(labels.grid).array_axis(plane[1])
+    axis = _axis_of(Scene(labels.grid), plane[1])
     columns = labels.membership[:, [labels.index(name) for name in names]]
     met = []
     for index in range(labels.shape[axis]):
@@ -218,10 +218,10 @@ def _plane(
     """One CT plane with masks and their colours, as a reader is used to see it; by default through the first mask."""
     _, normal, column_way, row_way = plane
     scene = Scene(ct.grid)
-    axis = scene.array_axis(normal)
+    axis = _axis_of(scene, normal)
     if index is None:
         index = _middle_index(classes[0][0], axis)
-    row_axis, column_axis = scene.array_axis(row_way), scene.array_axis(column_way)
+    row_axis, column_axis = _axis_of(scene, row_way), _axis_of(scene, column_way)
 
     def cut(array: NDArray[Any]) -> NDArray[Any]:
         picture = np.take(array, index, axis=axis)
@@ -241,6 +241,15 @@ def _plane(
         [(_resized(cut(mask), size), colour) for mask, colour in classes],
     )
     return mark_sides(picture, column_way, row_way)
+
+
+def _axis_of(scene: Scene, way: tuple[float, float, float]) -> int:
+    """The array axis that stands for one of the patient's, another for each.
+
+    In a lattice tilted about several axes one array axis may be the nearest to two of the patient's.
+    """
+    up, back = scene.long_axis, scene.back_axis
+    return (3 - up - back, back, up)[int(np.abs(way).argmax())]
 
 
 def _resized(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
