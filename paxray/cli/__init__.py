@@ -53,7 +53,7 @@ for command in (
     build.phantom,
     doctor.doctor,
 ):
-    app.command()(command)
+    app.command(command.__name__)(command)
 app.command("import-paxray")(imports.import_paxray)
 app.add_typer(export_app, name="export")
 export_app.command("coco")(data.export_coco)
@@ -85,17 +85,32 @@ def root(
     """Annotated X-ray data sets made from CT. A research tool, not for clinical use."""
 
 
+def _keep(word: str) -> None:
+    """Leave out all commands but the one of that name, if there is one.
+
+    typer makes every command's options ready before it looks which is called: a quarter of its time.
+    """
+    commands = [each for each in app.registered_commands if each.name == word]
+    groups = [each for each in app.registered_groups if each.name == word]
+    if commands or groups:
+        app.registered_commands, app.registered_groups = commands, groups
+
+
 def main() -> None:
     """Entry point of ``paxray``."""
+    word = "".join(sys.argv[1:2])
+    _keep(word)
     try:
         app()
     except SystemExit as stop:
-        if stop.code == EXIT_INTERRUPTED:
-            # CPython remembers an interrupt that passed through an `exec` (a dataclass being made) although it was
-            # handled, and would end itself by the signal instead of with this code.
+        # CPython remembers an interrupt that passed through an `exec` (a dataclass being made) although it was
+        # handled, and would end itself by the signal instead of with this code. And to take numba and all modules
+        # down again is a good part of a single projection, which leaves nothing to be done at exit: its files are
+        # closed, its threads have ended.
+        if stop.code == EXIT_INTERRUPTED or (word == "project" and not stop.code):
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(EXIT_INTERRUPTED)
+            os._exit(int(stop.code or 0))
         raise
     except Exception:
         err.print_exception()
