@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,17 @@ from paxray.io.cases import BY_NAME, Case, MaskSource
 from paxray.io.stored import require_there
 from paxray.io.volume import Volume
 from paxray.plausibility.rules import RULES
-from paxray.produce import Clock, catalog_of, classes_of, peak_memory_mib, prepare, shoot, views_of
-from paxray.projection.project import Device
+from paxray.produce import (
+    Clock,
+    catalog_of,
+    classes_of,
+    develop,
+    expose,
+    peak_memory_mib,
+    prepare,
+    views_of,
+)
+from paxray.projection.project import Device, Projection
 from paxray.radiography.lettering import mark_sides, with_legend
 from paxray.radiography.overlay import draw_overlay
 from paxray.radiography.signal import encode_signal
@@ -127,11 +136,18 @@ def look(
     categories = {name: n for n, name in enumerate(subject.classes, start=1)}
     made = []
     backend = ""
-    for view in views_of(subject, pipeline):
-        shot = shoot(subject, view, pipeline, clock, device)  # type: ignore[arg-type]
-        backend = shot.projection.backend
-        with clock.stage("write"):
-            made.append(_write(folder, case, subject, shot, catalog, categories, all_drawn=bool(only)))
+    with ThreadPoolExecutor(1) as beside:
+        for view in views_of(subject, pipeline):
+            projection = expose(subject, view, clock, device)  # type: ignore[arg-type]
+            backend = projection.backend
+            # Masks need no picture, and take as long to compress as the picture to be drawn and painted over.
+            found = beside.submit(_Found.of, subject, projection, categories)
+            masks = beside.submit(lambda of: of.result().packed(), found)
+            shot = develop(projection, pipeline, clock)
+            with clock.stage("write"):
+                made.append(
+                    _write(folder, case, shot, found.result(), masks, catalog, beside, all_drawn=bool(only))
+                )
     return {
         "views": made,
         "standing": standing,
@@ -154,13 +170,59 @@ def source_of(text: str, vocabulary: str, further: Mapping[int, str]) -> MaskSou
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What a view shows.
+
+    Parameters
+    ----------
+    projection
+        The view.
+    tables
+        Its rows, by table.
+    seen
+        The classes that have pixels, in catalog order.
+    films
+        Run lengths of those that are classes of the film.
+    """
+
+    projection: Projection
+    tables: dict[str, list[dict[str, Any]]]
+    seen: list[str]
+    films: dict[str, Any]
+
+    @classmethod
+    def of(cls, subject: Subject, projection: Projection, categories: dict[str, int]) -> _Found:
+        """What a subject's projection shows."""
+        assert projection.facts is not None
+        tables = rows_of_view(subject, projection, categories)
+        met = {of for of, fact in zip(projection.names, projection.facts, strict=True) if fact["pixels"]}
+        films = {
+            row["class"]: row["mask"]
+            for row in tables["labels"]
+            if row["class"] in subject.films and "mask" in row
+        }
+        return cls(projection, tables, [of for of in subject.classes if of in met or of in films], films)
+
+    def mask(self, of: str) -> NDArray[np.bool_]:
+        """``(rows, columns)`` pixels of a class."""
+        if of in self.films:
+            return decode_mask(self.films[of], self.projection.view.size)
+        return self.projection.mask(of)
+
+    def packed(self) -> dict[str, bytes]:
+        """Each seen class's mask as a PNG."""
+        return {of: png_bytes(self.mask(of)) for of in self.seen}
+
+
 def _write(
     folder: Path,
     case: Case,
-    subject: Subject,
     shot: Shot,
+    found: _Found,
+    masks: Future[dict[str, bytes]],
     catalog: Catalog,
-    categories: dict[str, int],
+    beside: Executor,
     *,
     all_drawn: bool,
 ) -> dict[str, Any]:
@@ -168,16 +230,8 @@ def _write(
     assert projection.image is not None
     assert projection.incomplete is not None
     files = ViewFiles.of(folder, name)
-    assert projection.facts is not None
     signal = encode_signal(projection.image)
-    tables = rows_of_view(subject, projection, categories)
-    met = {of for of, fact in zip(projection.names, projection.facts, strict=True) if fact["pixels"]}
-    films = {
-        row["class"]: row["mask"]
-        for row in tables["labels"]
-        if row["class"] in subject.films and "mask" in row
-    }
-    seen = [of for of in subject.classes if of in met or of in films]
+    tables, seen = found.tables, found.seen
 
     make_way(folder, name, seen)
     files.masks.mkdir(parents=True, exist_ok=True)
@@ -198,34 +252,27 @@ def _write(
         lasting=False,
     )
 
-    def mask_of(of: str) -> NDArray[np.bool_]:
-        return decode_mask(films[of], shot.image.shape) if of in films else projection.mask(of)
-
-    def save_mask(of: str) -> None:
-        (files.masks / f"{of}.png").write_bytes(png_bytes(mask_of(of)))
-
-    def save_overlay() -> None:
-        filled, outlined = (
-            (drawn(seen, mask_of, catalog), []) if all_drawn else chosen(seen, mask_of, catalog)
-        )
-        overlay = draw_overlay(
-            shot.image,
-            [(mask_of(of), catalog[of].colour) for of in filled],
-            [(mask_of(of), catalog[of].colour) for of in outlined],
-            fill=0.16,
-            scale=2 if max(shot.image.shape) <= 1024 else 1,
-        )
-        view = projection.view
-        drawing = with_legend(mark_sides(overlay, view.u, view.v), legend(filled, outlined, catalog))
-        write_bytes(files.overlay, png_bytes(drawing), lasting=False)
-
-    with ThreadPoolExecutor(2) as pool:
-        drawing = pool.submit(save_overlay)
-        saving = pool.map(save_mask, seen)
+    def save_rest() -> None:
+        for of, content in masks.result().items():
+            (files.masks / f"{of}.png").write_bytes(content)
         write_bytes(files.image, png_bytes(shot.image), lasting=False)
         write_bytes(files.signal, png_bytes(signal.values), lasting=False)
-        drawing.result()
-        list(saving)
+
+    saving = beside.submit(save_rest)
+    filled, outlined = (
+        (drawn(seen, found.mask, catalog), []) if all_drawn else chosen(seen, found.mask, catalog)
+    )
+    overlay = draw_overlay(
+        shot.image,
+        [(found.mask(of), catalog[of].colour) for of in filled],
+        [(found.mask(of), catalog[of].colour) for of in outlined],
+        fill=0.16,
+        scale=2 if max(shot.image.shape) <= 1024 else 1,
+    )
+    view = projection.view
+    drawing = with_legend(mark_sides(overlay, view.u, view.v), legend(filled, outlined, catalog))
+    write_bytes(files.overlay, png_bytes(drawing), lasting=False)
+    saving.result()
     body = projection.mask(BODY) if BODY in projection.names else projection.image > 0
     incomplete = 100 * float((projection.incomplete & body).sum()) / max(1, int(body.sum()))
     return {

@@ -27,7 +27,7 @@ from paxray.parallel import at_most, beside, together
 from paxray.physics.attenuation import attenuate
 from paxray.plausibility.rules import Action, Finding
 from paxray.projection.pose import place
-from paxray.projection.project import Device, project, resolve_device
+from paxray.projection.project import Device, Projection, project, resolve_device
 from paxray.projection.view import View
 from paxray.radiography.display import render_display
 from paxray.reading import read_case
@@ -228,16 +228,15 @@ def _prepare(
     )
 
 
-def shoot(
+def expose(
     subject: Subject,
     view: View,
-    pipeline: Pipeline,
     clock: Clock,
     device: Device = "auto",
     threads: int | None = None,
     resident: Resident | None = None,
-) -> Shot:
-    """Project a subject in one view and draw the picture; `resident` is the subject as it lies on a GPU."""
+) -> Projection:
+    """Project a subject in one view; `resident` is the subject as it lies on a GPU."""
     if subject.measured is None:
         voxels = subject.labels.voxel_counts()
         asked = set(subject.classes).union(*(film.inputs for film in subject.films.values()))
@@ -247,7 +246,7 @@ def shoot(
 
         shown = channels(subject.measured, subject.labels, subject.classes)
     with clock.stage("project"):
-        projection = project(
+        return project(
             subject.mu,
             subject.labels,
             view,
@@ -258,7 +257,11 @@ def shoot(
             resident=resident,
             unscanned=UNSCANNED,
         )
-    assert projection.image is not None  # asked for above
+
+
+def develop(projection: Projection, pipeline: Pipeline, clock: Clock) -> Shot:
+    """Draw the picture of what `expose` gives."""
+    assert projection.image is not None  # asked for there
     with clock.stage("picture"):
         image, appearance = render_display(
             projection.image, pipeline.display.display(), projection.incomplete
@@ -329,7 +332,7 @@ def produce(
     with clock.stage("project"):
         resident = _on_gpu(subject, device)
     for view in views:
-        shot = shoot(subject, view, pipeline, clock, device, threads, resident)
+        shot = develop(expose(subject, view, clock, device, threads, resident), pipeline, clock)
         with clock.stage("encode"):
             common = {
                 "sample_id": f"{case.case_id}/{view.name}",
