@@ -17,10 +17,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from dataset_fixture import CLASSES, make_dataset
+from PIL import Image
 from typer.testing import CliRunner
 
 from paxray._version import __version__
-from paxray.cli import app
+from paxray.cli import app, keep_command
 from paxray.cli.build import _segmented_note
 from paxray.config import Pipeline, parse_pipeline
 from paxray.io.cases import read_case_table
@@ -79,6 +80,50 @@ def test_one_projection_imports_no_scipy(tmp_path: Path, phantom_table: Path) ->
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("word", "kept"),
+    [
+        ("project", {"project"}),
+        ("import-paxray", {"import-paxray"}),
+        ("classes", {"classes"}),
+        ("projct", None),
+        ("", None),
+    ],
+)
+def test_one_command_is_made_ready_or_all(
+    word: str, kept: set[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word that is no command's leaves all, of which the message or the help then tells."""
+    kinds = ("registered_commands", "registered_groups")
+    for kind in kinds:
+        monkeypatch.setattr(app, kind, list(getattr(app, kind)))
+
+    def names() -> set[str]:
+        return {each.name for kind in kinds for each in getattr(app, kind)}
+
+    every = names()
+    assert {"scan", "build", "project", "export", "classes", "import-paxray"} < every
+    keep_command(word)
+    assert names() == (every if kept is None else kept)
+
+
+def test_a_process_that_ends_at_once_has_said_all(tmp_path: Path, phantom_table: Path) -> None:
+    """`paxray project` leaves without taking its modules down; what it printed arrives through a pipe all the same."""
+    case = phantom_table.parent / "phantom-0001"
+    arguments = [
+        "project", str(case / "ct.nii.gz"), "--labels", f"{case / 'labels.nii.gz'}=phantom",
+        "--device", "cpu", "--size", "32", "--out", str(tmp_path / "look"), "--json",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "paxray", *arguments], capture_output=True, text=True, check=True
+    )
+    [view] = json.loads(done.stdout)["views"]
+    masks = list((tmp_path / "look" / "pa_masks").glob("*.png"))
+    assert len(masks) == view["classes"] > 0
+    for path in (Path(view["image"]), Path(view["overlay"]), *masks):
+        Image.open(path).load()  # whole
 
 
 def test_version_and_every_help_text() -> None:
@@ -253,7 +298,6 @@ def test_interrupt_inside_an_exec_gives_130_too(tmp_path: Path) -> None:
 
 
 def test_project_one_case(tmp_path: Path, phantom_table: Path) -> None:
-    from PIL import Image
 
     folder = next(phantom_table.parent.glob("phantom-0001"))
     result = json.loads(
@@ -314,7 +358,6 @@ def test_project_follows_recipes_of_ones_own(tmp_path: Path, phantom_table: Path
 
 def test_project_only_some_classes(tmp_path: Path, phantom_table: Path) -> None:
     """What was asked for and nothing else, by synonyms, unions and recipes too; what has no pixels says why."""
-    from PIL import Image
 
     from paxray.anatomy.catalog import load_catalog
     from paxray.radiography.lettering import mark_sides

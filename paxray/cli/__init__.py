@@ -85,7 +85,7 @@ def root(
     """Annotated X-ray data sets made from CT. A research tool, not for clinical use."""
 
 
-def _keep(word: str) -> None:
+def keep_command(word: str) -> None:
     """Leave out all commands but the one of that name, if there is one.
 
     typer makes every command's options ready before it looks which is called: a quarter of its time.
@@ -99,7 +99,7 @@ def _keep(word: str) -> None:
 def main() -> None:
     """Entry point of ``paxray``."""
     word = "".join(sys.argv[1:2])
-    _keep(word)
+    keep_command(word)
     try:
         app()
     except SystemExit as stop:
