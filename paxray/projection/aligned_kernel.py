@@ -282,20 +282,28 @@ def _follow(  # type: ignore[no-untyped-def]
             elif imaged and not along:
                 for b in range(width):
                     put(totals, total + b, get(totals, total + b) + np.float64(gather(mu, row, b)))
-            words = 0
-            for fast in range(1 if along else 0, inner if labelled and (along or slow > 0) else 0, 32):
-                lanes, at = inner - fast, row + fast
+            # What is left of a row after whole words is apart: one branch more, and the loop's numbers no longer
+            # fit into the processor's registers.
+            words, begin = 0, 1 if along else 0
+            until = inner if labelled and (along or slow > 0) else 0
+            rest = begin + max(until - begin, 0) // 32 * 32
+            for fast in range(begin, rest, 32):
+                fetch(atoms, row + fast + AHEAD * stride_a)
+                differ = unlike(atoms, row + fast, back)
+                put(differs, words, differ)
+                put(differs_at, words, fast)
+                words += differ != 0
+            if rest < until:
+                lanes, at = until - rest, row + rest
                 fetch(atoms, at + AHEAD * stride_a)
-                if lanes >= 32:
-                    differ = unlike(atoms, at, back)
-                elif at + lanes - 32 >= back:
+                if at + lanes - 32 >= back:
                     differ = unlike(atoms, at + lanes - 32, back) >> np.uint32(32 - lanes)
                 else:
                     differ = np.uint32(0)
                     for lane in range(lanes):
                         if atoms[at + lane] != atoms[at + lane - back]:
                             differ |= np.uint32(1) << np.uint32(lane)
-                differs[words], differs_at[words] = differ, fast
+                differs[words], differs_at[words] = differ, rest
                 words += differ != 0
             # Most words that are not zero have few bits: four are written whether there or not.
             changes = 0
