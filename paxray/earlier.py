@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paxray.errors import ConfigError
+from paxray.files import digest, known_as
 
 #: What a view's JSON holds. It is the first of the view's files to be written, so that it tells of all others.
 _KEYS = {"geometry", "signal", "classes"}
@@ -37,9 +38,11 @@ class ViewFiles:
 
 
 def identity(ct: Path) -> dict[str, Any]:
-    """What tells one CT from another without reading it, as JSON values."""
-    found = ct.stat()
-    return {"ct": str(ct.resolve()), "bytes": found.st_size, "modified_ns": found.st_mtime_ns}
+    """What tells one CT from another without reading it, as JSON values; the path to it is hashed."""
+    found, path = ct.stat(), ct.resolve()
+    # A folder's own time changes with whatever is put beside its files.
+    stamp = [] if ct.is_dir() else [found.st_size, found.st_mtime_ns]
+    return {"ct": known_as(path), "sha256": digest([str(path), *stamp])}
 
 
 def standing_views(folder: Path, views: Sequence[str], case: dict[str, Any]) -> list[str]:

@@ -76,6 +76,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def known_as(path: Path) -> str:
+    """A file as a reader knows it: with its folder, since many are called ``ct.nii.gz``; a folder by its own name."""
+    path = path.absolute()
+    return path.name if path.is_dir() else f"{path.parent.name}/{path.name}"
+
+
 def digest(content: Any) -> str:
     """Hex SHA-256 of JSON-able content, independent of key order."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()

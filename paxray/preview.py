@@ -18,7 +18,7 @@ from paxray.anatomy.recipes.pieces import label_pieces
 from paxray.anatomy.recipes.region import Region
 from paxray.anatomy.recipes.scene import BACK, LEFT, UP, Scene
 from paxray.errors import ConfigError
-from paxray.files import write_bytes
+from paxray.files import known_as, write_bytes
 from paxray.io.ct import read_ct
 from paxray.io.volume import Volume
 from paxray.look import source_of
@@ -111,15 +111,9 @@ def preview(
         width = max(above.shape[1], below.shape[1])
         sheet = np.concatenate([_wide(above, width), _wide(below, width)])
         what = f"{item.name}: {result['volume_ml']:.1f} ml, {status.value}"
-        write_bytes(out, png_bytes(with_caption(sheet, [what, _case_of(ct_file)])))
+        write_bytes(out, png_bytes(with_caption(sheet, [what, known_as(ct_file)])))
         result["picture"] = str(out)
     return result
-
-
-def _case_of(ct_file: Path) -> str:
-    """A case as a reader knows it: the CT's file, with its folder, since many files are called ``ct.nii.gz``."""
-    path = ct_file.absolute()
-    return path.name if path.is_dir() else f"{path.parent.name}/{path.name}"
 
 
 def _window_hu(hu: NDArray[Any]) -> tuple[float, float]:

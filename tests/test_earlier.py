@@ -96,6 +96,16 @@ def test_views_of_two_cts_do_not(tmp_path: Path, case: dict) -> None:
     assert standing_views(folder, ["pa", "lateral_left"], other) == []  # all of them are made anew
 
 
+def test_a_series_stays_the_same_with_pictures_in_its_folder(tmp_path: Path) -> None:
+    case = identity(tmp_path)
+    leave(tmp_path / "look", "pa", case)
+    os.utime(tmp_path, ns=(1, 1))
+    assert identity(tmp_path) == case
+    (tmp_path / "other").mkdir()
+    assert identity(tmp_path / "other") != case
+    assert str(tmp_path.parent) not in json.dumps(case)
+
+
 def test_a_path_in_a_json_leads_nowhere_else(tmp_path: Path, case: dict) -> None:
     """A folder that somebody sent may say anything."""
     folder = tmp_path / "look"
@@ -127,4 +137,6 @@ def test_the_command_names_what_stands_and_refuses_to_mix(tmp_path: Path) -> Non
     assert call(two, exit_code=2)["error"]["code"] == "other_case"
     assert everything(tmp_path / "look") == before
     call(two, "--view", "pa", "--view", "lateral_left")
-    assert json.loads((tmp_path / "look" / "pa.json").read_text())["case"]["ct"] == str(two)
+    assert (
+        json.loads((tmp_path / "look" / "pa.json").read_text())["case"]["ct"] == f"{tmp_path.name}/two.nii.gz"
+    )
