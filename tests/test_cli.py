@@ -524,17 +524,30 @@ def test_a_bug_and_an_interrupt_are_json_too(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    "arguments", [["classes", "list"], ["classes", "list", "--json"], ["classes", "tree"]]
+    ("arguments", "exit_code"),
+    [
+        (["classes", "list"], 0),
+        (["classes", "list", "--json"], 0),
+        (["classes", "tree"], 0),
+        # What it has found counts, though nobody reads what it is.
+        (["classes", "check", "--classes", "wrong.yaml"], 2),
+    ],
 )
-def test_whoever_stops_reading_breaks_nothing(arguments: list[str]) -> None:
+def test_whoever_stops_reading_breaks_nothing(arguments: list[str], exit_code: int, tmp_path: Path) -> None:
     """`paxray classes list | head -1` ends as if all had been read."""
+    twins = "{%s: {group: own, colour: [9, 9, 200]}, %s: {group: own, colour: [9, 9, 200]}}"
+    (tmp_path / "wrong.yaml").write_text("classes: " + twins % ("one", "other"))
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "paxray", *arguments], stdout=write, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "paxray", *arguments],
+        cwd=tmp_path,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     os.close(write)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (exit_code, "")
 
 
 def test_classes() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,14 +30,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-class _ReaderGoneError(Exception):
-    """Whoever read our output has closed it (``| head``)."""
+def _nobody_reads(stream: IO[str]) -> None:
+    """Let what is still to be said go nowhere: whoever read it has closed it (``| head``). The work goes on."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """What rich would end the process for, as a failure."""
-        raise _ReaderGoneError from None
+        """What rich would end the process for, in the middle of its work."""
+        _nobody_reads(self.file)
 
 
 out = _Console(highlight=False, soft_wrap=True, emoji=False)
@@ -78,32 +79,25 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         as_json = bool(kwargs.get("as_json"))
         try:
-            try:
-                return function(*args, **kwargs)
-            except PaxrayError as error:
-                _fail(error, as_json)
-            except KeyboardInterrupt:
-                words = "interrupted: what was committed stands; the same command goes on from there"
-                err.print(words)
-                if as_json:
-                    print_error("interrupted", EXIT_INTERRUPTED, words)
-                raise typer.Exit(EXIT_INTERRUPTED) from None
-            except (OSError, MemoryError) as error:
-                name = str(error.filename or "") if isinstance(error, OSError) else ""
-                what = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                _fail(ResourceError(what, where=name), as_json)
-            except (typer.Exit, _ReaderGoneError):
-                raise
-            except Exception as error:
-                if as_json:  # the rest is told in `paxray.cli.main`
-                    print_error("internal", EXIT_INTERNAL, f"{type(error).__name__}: {error}")
-                raise
-        except _ReaderGoneError:
-            # Nothing is wrong, and nothing more to be said: what is left in a buffer would fail once more at exit.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(nowhere, stream.fileno())
-            raise typer.Exit(0) from None
+            return function(*args, **kwargs)
+        except PaxrayError as error:
+            _fail(error, as_json)
+        except KeyboardInterrupt:
+            words = "interrupted: what was committed stands; the same command goes on from there"
+            err.print(words)
+            if as_json:
+                print_error("interrupted", EXIT_INTERRUPTED, words)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except (OSError, MemoryError) as error:
+            name = str(error.filename or "") if isinstance(error, OSError) else ""
+            what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            _fail(ResourceError(what, where=name), as_json)
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if as_json:  # the rest is told in `paxray.cli.main`
+                print_error("internal", EXIT_INTERNAL, f"{type(error).__name__}: {error}")
+            raise
 
     return run
 
@@ -122,7 +116,7 @@ def print_json(content: Any) -> None:
     try:
         print(json.dumps(content), flush=True)
     except BrokenPipeError:
-        raise _ReaderGoneError from None
+        _nobody_reads(sys.stdout)
 
 
 def print_error(
