@@ -175,12 +175,6 @@ def _prepare(
 
         found_in = (*FOUND_IN, *(BORDERS if any(lesion.name == NODES for lesion in lesions) else ()))
         needed += [name for name in found_in if name in catalog and name not in needed]
-    elif pipeline.labels.classes == "all":
-        built_in = load_catalog()
-        free = set(catalog.graph.free_of(_built_in_recipes(catalog)))
-        # Classes of one's own come out, by recipes of the built-in catalog if need be.
-        classes = tuple(name for name in classes if name in free or catalog[name] != built_in.get(name))
-        needed = list(classes)
     with clock.stage("body"):
         labels, body = with_body(ct, labels)
     if full:
@@ -194,6 +188,13 @@ def _prepare(
 
         with clock.stage("judge"):
             findings = tuple((finding, "warn") for finding in judge_at_a_glance(labels, catalog, ct))
+        if pipeline.labels.classes == "all":
+            # Asked not before the body was made: meanwhile `warm_up` has found out what depends on what.
+            built_in = load_catalog()
+            free = set(catalog.graph.free_of(_built_in_recipes(catalog)))
+            # Classes of one's own come out, by recipes of the built-in catalog if need be.
+            classes = tuple(name for name in classes if name in free or catalog[name] != built_in.get(name))
+            needed = list(classes)
     with clock.stage("derive"):
         films = {name: film for name in classes if (film := catalog[name].film) is not None}
         made = [name for name in needed if name not in films]
