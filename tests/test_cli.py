@@ -126,6 +126,13 @@ def test_a_process_that_ends_at_once_has_said_all(tmp_path: Path, phantom_table:
         Image.open(path).load()  # whole
 
 
+def test_ending_at_once_without_a_stdout() -> None:
+    done = subprocess.run(
+        f"exec {sys.executable} -m paxray project --help >&-", shell=True, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_version_and_every_help_text() -> None:
     assert __version__ in call("--version")
     for command in (

@@ -108,8 +108,8 @@ def main() -> None:
         # down again is a good part of a single projection, which leaves nothing to be done at exit: its files are
         # closed, its threads have ended.
         if stop.code == EXIT_INTERRUPTED or (word == "project" and not stop.code):
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed from the start
+                stream.flush()
             os._exit(int(stop.code or 0))
         raise
     except Exception:
