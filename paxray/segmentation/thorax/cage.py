@@ -14,8 +14,9 @@ from paxray.segmentation.thorax.spine import Spine, offsets_mm
 BULK_MM = 7.5
 #: Outer face of the ribs, from the pleura: the shoulder blades lie beyond, behind a muscle.
 SHELL_MM = 14.0
-#: Over the apex the first rib lies further off, and no further out from the midline.
-APEX_MM = (26.0, 60.0)
+#: Over the apex the first rib may lie further off, and no further out from the midline. On a real chest both lie within
+#: 14 mm; the collar bones begin there.
+APEX_MM = (18.0, 60.0)
 #: The wall's depth inwards from the hull of the lungs; below them the cage narrows by up to the second figure.
 WALL_MM, LOW_WALL_MM = 8.0, 20.0
 #: No rib has so much in a block of 1.4 mm; undiluted contrast and metal do.

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from paxray.segmentation.thorax.cage import Cage
 from paxray.segmentation.thorax.lattice import Field
-from paxray.segmentation.thorax.morphology import Bool
+from paxray.segmentation.thorax.morphology import Bool, distance_mm
 from paxray.segmentation.thorax.spine import HALF_WIDTH_MM, Spine, offsets_mm
 
 Labels = NDArray[np.int32]
@@ -29,6 +29,13 @@ PAIR_MM = 11.0
 GAP_MM = 12.0
 #: A piece beyond the gap lies as near to the pleura as a rib's middle; what is further out is shoulder blade.
 GAP_OUT_MM = 8.0
+#: Half the thickness of a rib: what joins two of them (a vessel, the collar bone's edge) is mostly thinner.
+HALF_THICK_MM = 4.0
+#: Dice that ribs reach of which nothing dense lies close: 0.74 to 0.85 on a real chest, 0.71 to 0.85 on phantoms.
+MASK_GOOD = 0.8
+#: Where other bone or contrast lies against it a rule draws a rib's outline. Dice falls by about twice the share of the
+#: outline that this concerns (correlation -0.8 over the 24 ribs of the real chest); from a half on the rib is unknown.
+TOUCHED = 2.0
 #: The first rib's middle lies about 0.6 times as far out as the third's; the second's 0.8 times the fourth's.
 FIRST_OUT = 0.7
 #: So much spine without a rib must be seen above the first, or below the last, to call it the first or last.
@@ -146,10 +153,10 @@ def _roots(field: Field, slab: Bool, spine: Spine) -> list[tuple[float, NDArray[
 
 
 def _flood(field: Field, bone: Bool, markers: Labels, dx: NDArray[np.float32], cage: Cage) -> Labels:
-    """Bone to the root that it hangs together with, by the shortest way through bone; then pieces across a gap."""
+    """Bone to the root that it hangs together with, through thick bone before thin; then pieces across a gap."""
     from skimage.segmentation import watershed
 
-    level = np.zeros(bone.shape, np.uint8)
+    level = -np.minimum(distance_mm(bone, field.mm), HALF_THICK_MM)
     labels: Labels = watershed(level, markers, mask=bone).astype(np.int32)
     for _ in range(3):
         rest = bone & (labels == 0)
@@ -175,6 +182,32 @@ def _flood(field: Field, bone: Bool, markers: Labels, dx: NDArray[np.float32], c
         if not joined:
             break
     return labels
+
+
+def touched_share(labels: Labels, dense: Bool, field: Field, spine: Spine) -> dict[int, float]:
+    """Which share of each rib's outline lies against dense blocks that are none of it.
+
+    Parameters
+    ----------
+    labels
+        ``(nz, ny, nx)`` int32, as `follow_ribs` gives them.
+    dense
+        Everything of bone's HU or more in the body, in blocks.
+    spine
+        What lies beside it, where every rib ends, is not counted.
+    """
+    _, dx = offsets_mm(field, spine.y, spine.x)
+    counted = dense & (np.abs(dx) > ROOT_OUT_MM[0])
+    shares = {}
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is not None:
+            around = tuple(
+                slice(max(0, s.start - 1), min(n, s.stop + 1)) for s, n in zip(box, labels.shape, strict=True)
+            )
+            own = labels[around] == label
+            outline = ndimage.binary_dilation(own) & ~own
+            shares[label] = float((outline & counted[around]).sum() / max(1, outline.sum()))
+    return shares
 
 
 def count_ribs(field: Field, ribs: list[Rib], spine: Spine) -> Ladder:

@@ -23,7 +23,7 @@ from paxray.segmentation.thorax.mediastinum import (
 )
 from paxray.segmentation.thorax.morphology import Bool
 from paxray.segmentation.thorax.result import Found, ThoraxResult
-from paxray.segmentation.thorax.ribs import count_ribs, follow_ribs
+from paxray.segmentation.thorax.ribs import MASK_GOOD, TOUCHED, count_ribs, follow_ribs, touched_share
 from paxray.segmentation.thorax.spine import BONE_HU, Spine, find_spine
 from paxray.segmentation.thorax.tissues import (
     find_breasts,
@@ -235,16 +235,23 @@ class _Search:
         full = np.where(field.full > BONE_EDGE_HU[0], field.fine(labels), 0)
         for side in SIDES:
             own = [rib.label for rib in ribs if rib.side == side]
-            self._keep(f"ribs_{side}", np.isin(full, own), 0.85)
+            self._keep(f"ribs_{side}", np.isin(full, own), MASK_GOOD)
         numbered = {}
         if ladder.first_number is not None:
             for step, rung in enumerate(ladder.rungs):
                 for side, label in rung.items():
                     numbered[f"rib_{side}_{ladder.first_number + step}"] = label
         sizes = np.bincount(full.ravel())
+        touched = touched_share(labels, dense, field, spine)
         for name in RIBS:
             if name in numbered:
-                sure, note = ladder.confidence, ladder.reason
+                share = touched[numbered[name]]
+                sure, note = ladder.confidence * MASK_GOOD * (1.0 - TOUCHED * share), ladder.reason
+                against = f"{share:.0%} of its outline lies against other bone or contrast"
+                if sure <= 0:
+                    self.unknown[name] = against
+                    continue
+                note += f"; {against}" if share >= 0.01 else ""
                 twin = numbered.get(_twin(name))
                 if twin is not None and not TWINS[0] < sizes[numbered[name]] / max(1, sizes[twin]) < TWINS[1]:
                     sure, note = 0.6 * sure, f"{note}; its twin is of another size"

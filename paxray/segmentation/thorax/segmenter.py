@@ -14,7 +14,7 @@ from paxray.anatomy.labels import LabelVolume, Status
 from paxray.segmentation.contract import Request, Segmenter, require_known_settings
 
 #: Raised when `segment_thorax` would give other masks, confidences or reasons.
-VERSION = 4
+VERSION = 5
 
 
 class Thorax(Segmenter):
