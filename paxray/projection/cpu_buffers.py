@@ -10,14 +10,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from paxray.projection.cpu_runs import FREE, NO_ATOMS
+from paxray.projection.cpu_runs import FREE, NO_ATOMS, WORD
 from paxray.projection.cpu_slab import BEYOND, TILE
 from paxray.projection.lanes import LANES
 
 #: Pixels that go through a slab the same way.
 CHUNK = 16
-#: Pixels whose atoms are compared at once: as many as a word has bits.
-WORD = 64
 #: Atoms whose runs are added up apart before they are folded into their classes.
 SLOTS = 256
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from paxray.compiling import helper, loop
-from paxray.projection.cpu_buffers import CHUNK, WORD
+from paxray.projection.cpu_buffers import CHUNK
 from paxray.projection.cpu_rays import set_up_row
-from paxray.projection.cpu_runs import clear, close, fold, tally
+from paxray.projection.cpu_runs import WORD, clear, close, fold, tally
 from paxray.projection.cpu_slab import (
     BEYOND,
     OUTSIDE,
@@ -235,21 +235,22 @@ def march_rows(  # type: ignore[no-untyped-def]
                     while changed:
                         u = at_word + lowest(changed)
                         changed &= changed - np.uint64(1)
-                        new, old = near[u], current[u]
+                        new, old = get(near, u), get(current, u)
                         used = close(
-                            old, u, run_start[u], step, used, slots, width, shift, atom_of, slot_of, touched,
+                            old, u, get(run_start, u), step, used, slots, width, shift, atom_of, slot_of, touched,
                             slot_ready, start, members, met, ready, deep, shared,
                             run_steps, run_first, run_last, run_share, steps, first, last, share, segment,
                         )  # fmt: skip
                         if shared:
-                            total[u] += segment[u]
-                            segment[u] = value[u]
+                            put(total, u, get(total, u) + get(segment, u))
+                            put(segment, u, get(value, u))
                         if want_incomplete:
                             before = flags[old] if old >= 0 else np.uint8(2 if old == OUTSIDE else 0)
                             after = flags[new] if new >= 0 else np.uint8(2 if new == OUTSIDE else 0)
                             if ((before & 1) and (after & 2)) or ((before & 2) and (after & 1)):
                                 incomplete[row, u] = True
-                        current[u], run_start[u] = new, step
+                        put(current, u, new)
+                        put(run_start, u, step)
 
             if labelled:
                 for chunk in range(chunks):

@@ -11,8 +11,25 @@ import numpy as np
 from numba import njit
 
 from paxray.compiling import helper
-from paxray.projection.lanes import LANES, add_lanes, gather, get, larger, lowest, max_lanes, min_lanes, put
+from paxray.projection.lanes import (
+    LANES,
+    add_lanes,
+    gather,
+    get,
+    highest,
+    larger,
+    lowest,
+    max_lanes,
+    min_lanes,
+    ones,
+    positive,
+    put,
+)
 
+#: Pixels compared at once: as many as a word has bits.
+WORD = 64
+#: Bits of a word whose number has bit n set, for each n.
+ODD = tuple(np.uint64(sum(1 << place for place in range(WORD) if place >> n & 1)) for n in range(6))
 #: No step has this number, so a ray has at most so many.
 NEVER = np.int16(2**15 - 1)
 #: Ids below that of the first atom, which stand for none: `OUTSIDE` and `BEYOND`.
@@ -64,7 +81,7 @@ def close(  # type: ignore[no-untyped-def]
             put(run_first, at, min(get(run_first, at), I16(begun)))
             put(run_last, at, I16(step - I32(1)))
     if shared:
-        run_share[at] += segment[u]
+        put(run_share, at, get(run_share, at) + get(segment, u))
     return used
 
 
@@ -91,8 +108,8 @@ def fold(  # type: ignore[no-untyped-def]
     for slot in range(used):
         atom = atom_of[slot]
         slot_of[atom + NO_ATOMS] = FREE
-        left = touched[slot]
-        for m in range(start[atom], start[atom + 1]):
+        left, begin, end = touched[slot], start[atom], start[atom + 1]
+        for m in range(begin, end):
             ch = members[m]
             met[ch] |= left
             if ready[ch] == 0:
@@ -105,8 +122,8 @@ def fold(  # type: ignore[no-untyped-def]
             high = min(low + (1 << shift), width)
             left &= left - np.uint64(1)
             for source in range(slot * width + low, slot * width + high, LANES):
-                for m in range(start[atom], start[atom + 1]):
-                    target = source + (np.int64(members[m]) - slot) * width
+                for m in range(begin, end):
+                    target = source + (np.int64(get(members, m)) - slot) * width
                     add_lanes(steps, target, run_steps, source)
                     if deep:
                         min_lanes(first, target, run_first, source)
@@ -123,14 +140,21 @@ def fold(  # type: ignore[no-untyped-def]
 def tally(row, ch, at, low, high, steps, first, last, step_mm, depth0, counts, sums):  # type: ignore[no-untyped-def]
     """Take a class's pixels in one row, whose buffers begin at `at`, into the facts of a block of rows.
 
-    Without branches and with leave to reorder sums of float64, so that the loops become vector code.
+    Pixels are counted by words of bits. Depths and lengths are summed without branches and with leave to reorder sums
+    of float64, so that the loop becomes vector code.
     """
-    pixels, left, right, column_sum = I32(0), I32(high), I32(-1), 0
-    for u in range(low, high):
-        hit = gather(steps, at, u) > 0
-        pixels = I32(pixels + (I32(1) if hit else I32(0)))
-        left, right = min(left, I32(u) if hit else I32(high)), max(right, I32(u) if hit else I32(-1))
-        column_sum += u if hit else 0
+    pixels, left, right, column_sum = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    for u in range(low - low % WORD, high, WORD):
+        hits = positive(steps, at + u)
+        if hits == 0:
+            continue
+        left = left if pixels else u + lowest(hits)
+        right = u + highest(hits)
+        pixels += ones(hits)
+        column_sum += u * ones(hits)
+        # Bit n of the columns' numbers within the word.
+        for n in range(len(ODD)):
+            column_sum += ones(hits & ODD[n]) << n
     if pixels == 0:
         return
     longest, length_sum, entry_sum, exit_sum = 0.0, 0.0, 0.0, 0.0

@@ -179,6 +179,19 @@ def differing(typingctx, one, other, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def positive(typingctx, counts, index):  # type: ignore[no-untyped-def]
+    """64 bits: which of ``counts[index:index + 64]``, int16, are above zero."""
+    vector, word = ir.VectorType(ir.IntType(16), 64), ir.IntType(64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        place = builder.gep(_data(context, builder, signature.args[0], args[0]), [args[1]])
+        loaded = builder.load(builder.bitcast(place, vector.as_pointer()), align=2)
+        return builder.bitcast(builder.icmp_signed(">", loaded, ir.Constant(vector, None)), word)
+
+    return types.uint64(counts, types.int64), codegen
+
+
+@intrinsic
 def unlike(typingctx, array, at, back):  # type: ignore[no-untyped-def]
     """Bit n of 32: whether ``array[at + n]`` differs from ``array[at + n - back]``, both in a flat array."""
 

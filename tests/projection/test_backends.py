@@ -27,7 +27,7 @@ from paxray.projection.rays import IndexRays, stepping_axes
 from paxray.projection.scene import prepare
 from paxray.projection.threads import in_all_threads
 from paxray.projection.view import View
-from paxray.projection.want import Want
+from paxray.projection.want import Want, reduce_facts
 
 ALL = ("image", "presence", "path", "depth", "share", "incomplete", "facts")
 SHAPE = (18, 15, 21)
@@ -208,6 +208,25 @@ def test_a_row_of_more_columns_than_a_word_has_groups_of(columns: int) -> None:
     assert_same(
         project(mu, labels, view, ALL, device="cpu"), project(mu, labels, view, ALL, backend="reference")
     )
+
+
+@pytest.mark.parametrize("columns", [65, 300, 2500])
+def test_facts_count_what_the_maps_show(columns: int) -> None:
+    """Pixels, box and sums of pixel numbers, exactly: small classes anywhere in rows of several words."""
+    shape = (7, 9, 61)
+    mu, labels = random_scene(6, shape, affine_of((1.1, 1.3, 1.6), shape), atoms=200, classes=150)
+    rng = np.random.default_rng(6)
+    membership = labels.membership & (rng.random(labels.membership.shape) < 0.03)
+    sparse = LabelVolume(labels.atoms, membership, labels.names, labels.affine, labels.status)
+    view = place(Pose.named("rao"), Setup(size=(11, columns), margin_mm=3), mu.grid.corners_mm)
+    found = project(mu, sparse, view, ["path", "facts"], device="cpu")
+    assert found.path_mm is not None
+    assert found.facts is not None
+    expected = reduce_facts(found.path_mm > 0, found.path_mm, None, None)
+    assert (expected["pixels"] == 0).any()
+    assert (expected["column_min"][expected["pixels"] > 0] > 0).any()
+    for name in ("pixels", "column_min", "column_max", "row_min", "row_max", "column_sum", "row_sum"):
+        np.testing.assert_array_equal(found.facts[name], expected[name], err_msg=name)
 
 
 def test_as_many_slabs_as_16_bits_count() -> None:
