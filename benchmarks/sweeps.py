@@ -30,6 +30,8 @@ from paxray.projection.view import View
 
 LABELLED = ("image", "presence", "path")
 FACTS = ("presence", "facts")
+#: Times the rounds that a ratio is measured in which a change of the machine's speed within the run would hide.
+STEADY = 5
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _catalog_table(
             atoms.append(int((counts[1:] > 0).sum()))
             classes.append(len(labels.names))
             members.append(float((counts[1:] @ labels.membership[1:].sum(axis=1)) / max(counts[1:].sum(), 1)))
-    times = take_turns(calls, setting.repeats)
+    times = take_turns(calls, STEADY * setting.repeats)
     rows = tuple(
         (
             name,
