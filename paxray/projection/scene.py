@@ -272,7 +272,7 @@ def prepare(
     kind = kind_of(mu.array)
     if kind == "numpy" and _holds_hu(mu.array):
         raise ConfigError(
-            "the volume holds HU, not attenuation per mm",
+            "the volume holds numbers that no attenuation per mm can be, such as HU",
             expected="0 of air, 0.02 of water, 0.1 of bone",
             found=f"values from {mu.array.min():g} to {mu.array.max():g}",
             do="paxray.attenuate(ct, labels) makes attenuation of it",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +52,23 @@ def in_all_threads(
         if count == 1:
             work(turn)
             return
-        with ThreadPoolExecutor(count - 1) as pool:
-            others = [pool.submit(work, turn) for _ in range(count - 1)]
-            work(turn)
+        failed: list[BaseException] = []
+
+        def beside() -> None:
+            try:
+                work(turn)
+            except BaseException as error:  # raised below, in the thread that called
+                failed.append(error)
+
+        # No executor: it takes no work any more once the main thread has ended.
+        others = [threading.Thread(target=beside, daemon=True) for _ in range(count - 1)]
+        try:
             for other in others:
-                other.result()
+                other.start()
+            work(turn)
+        finally:
+            for other in others:
+                if other.ident is not None:  # it was started
+                    other.join()
+        if failed:
+            raise failed[0]

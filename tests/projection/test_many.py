@@ -188,10 +188,10 @@ def test_arguments_that_are_easily_mistaken_are_told() -> None:
     with pytest.raises(ConfigError, match=r"needs a View.*\n?.*'pa'"):
         project(mu, labels, "pa", ["image"])  # type: ignore[arg-type]
     hu = Volume(mu.array - np.float32(1000), mu.affine)
-    with pytest.raises(ConfigError, match="holds HU"):
+    with pytest.raises(ConfigError, match="such as HU"):
         project(hu, labels, view_of(mu), ["image"])
     clipped = Volume((1000 * mu.array / mu.array.max()).clip(0), mu.affine)
-    with pytest.raises(ConfigError, match=r"holds HU(.|\n)*to 1000"):
+    with pytest.raises(ConfigError, match=r"such as HU(.|\n)*to 1000"):
         project(clipped, labels, view_of(mu), ["image"])
     one = project(mu, labels, view_of(mu), ["presence"], classes=labels.names[0])
     assert one.names == labels.names[:1]

@@ -84,6 +84,19 @@ print("child", code)
 """
 
 
+LATE = """
+import time
+view = place(Pose.named("pa"), Setup(size=(64, 64), beam="parallel"), mu.grid.corners_mm)
+
+def late():
+    time.sleep(0.5)
+    project(mu, labels, view, ["image"], device="cpu", threads=2)
+    print("projected", flush=True)
+
+threading.Thread(target=late).start()
+"""
+
+
 def run(script: str, tmp_path: Path) -> str:
     """Run a script, and return what it printed."""
     done = subprocess.run(
@@ -115,3 +128,8 @@ def test_a_fork_projects(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_a_fork_while_another_thread_projects_does_not_hang(tmp_path: Path) -> None:
     assert run(FORK_WHILE_BUSY, tmp_path).split() == ["child", "0"]
+
+
+def test_a_thread_that_outlives_the_main_one_projects(tmp_path: Path) -> None:
+    """Python's executors take no work any more by then."""
+    assert run(LATE, tmp_path) == "projected\n"
