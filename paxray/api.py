@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from paxray.anatomy.builder import LabelBuilder
 from paxray.anatomy.catalog import Catalog, load_catalog
-from paxray.anatomy.labels import LabelVolume, Status
+from paxray.anatomy.labels import LabelVolume, Status, suggest_class
 from paxray.anatomy.recipes.engine import derive as _derive
 from paxray.dataset.reader import load
 from paxray.errors import CaseError, ConfigError, suggest
@@ -166,8 +166,20 @@ def derive(
     Returns
     -------
     The labels; their ``notes`` say why a class is unknown, or what stood in for a landmark.
+
+    Raises
+    ------
+    ConfigError
+        Code ``film_class``: a class of the film is wanted, which has no voxels.
     """
-    return _derive(labels, _catalog(catalog), ct, names)
+    known = _catalog(catalog)
+    wanted = None if names is None else [names] if isinstance(names, str) else list(names)
+    for name in wanted or ():
+        if known.knows(name) and known[known.resolve(name)].film is not None:
+            raise ConfigError(
+                f"'{name}' is a class of the film", do=suggest_class(name, ()), code="film_class"
+            )
+    return _derive(labels, known, ct, wanted)
 
 
 def _body_of(labels: LabelVolume) -> NDArray[np.bool_]:
@@ -187,6 +199,13 @@ def attenuate(
     ct: Volume, labels: LabelVolume | None = None, *, energy_kev: float = 65.0, ct_energy_kev: float = 70.0
 ) -> Volume:
     """Map HU to attenuation per mm; with labels, everything outside their body (the table) is removed."""
+    if not isinstance(ct, Volume):
+        raise ConfigError(
+            "a CT is needed",
+            expected="Volume",
+            found=type(ct).__name__,
+            do="ct = paxray.read_ct(path), or paxray.io.volume.Volume(array, affine)",
+        )
     keep = None if labels is None else _body_of(labels)
     return _attenuate(ct, keep, energy_kev=energy_kev, ct_energy_kev=ct_energy_kev)
 

@@ -16,8 +16,8 @@ from numba.core.event import Event, Listener, register
 #: Whose loops are spoken of: others may compile functions of their own in this process.
 PACKAGE = __package__
 MESSAGE = (
-    "paxray: numba compiles for this machine, once: some 20 s before the first projection, seconds before what else"
-    " is done for the first time"
+    "paxray: numba compiles what this machine has not done before: for some 20 s where nothing has been projected"
+    " yet, else for seconds"
 )
 
 

@@ -104,5 +104,5 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def counted(n: int, noun: str) -> str:
-    """Return ``"1 case"``, ``"2 cases"``."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    """Return ``"1 case"``, ``"2 cases"``, ``"2 classes"``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}{'es' if noun.endswith('s') else 's'}"

@@ -35,7 +35,6 @@ from paxray.radiography.lettering import mark_sides, with_legend
 from paxray.radiography.overlay import draw_overlay
 from paxray.radiography.signal import encode_signal
 from paxray.rows import finding_rows, png_bytes, rows_of_view
-from paxray.segmentation.body import BODY
 from paxray.segmentation.files import parse_source
 from paxray.subject import Shot, Subject
 
@@ -273,7 +272,7 @@ def _write(
     drawing = with_legend(mark_sides(overlay, view.u, view.v), legend(filled, outlined, catalog))
     write_bytes(files.overlay, png_bytes(drawing), lasting=False)
     saving.result()
-    body = projection.mask(BODY) if BODY in projection.names else projection.image > 0
+    body = projection.image > 0  # whichever classes are asked for
     incomplete = 100 * float((projection.incomplete & body).sum()) / max(1, int(body.sum()))
     return {
         "view": name,

@@ -41,6 +41,12 @@ def suggest_class(word: str, names: Iterable[str]) -> str:
     name = catalog.resolve(word)
     if name in known:
         return f"did you mean '{name}'?"
+    film = catalog[name].film
+    if film is not None:
+        return (
+            f"it is of the film and has no voxels: take a view's mask of '{film.of}' without those of "
+            f"{', '.join(film.not_hidden_by)}; `paxray project --only {name}` and builds make it"
+        )
     return f"derive it, if the masks allow: paxray.derive(labels, ct=ct, names=['{name}'])"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -411,12 +412,18 @@ def project(
         return
     for view in result["views"]:
         out.print(
-            f"{view['view']}: {view['classes']} classes with pixels, "
+            f"{view['view']}: {counted(view['classes'], 'class')} with pixels, "
             f"{view['incomplete_percent']:.1f} % of the body's pixels incomplete; look at [bold]{view['overlay']}[/]",
             soft_wrap=True,
         )
         for name, why in view.get("unseen", {}).items():
             out.print(f"  [yellow]no pixels[/] {escape(f'{name}: {why}')}", soft_wrap=True)
+    if not labels:
+        out.print(
+            "[yellow]note[/] no masks were given, so nothing but the body is known: --labels MASKS, or first "
+            f"`paxray segment {shlex.quote(str(ct))} --out MASKS`",
+            soft_wrap=True,
+        )
     if result["standing"]:
         out.print(
             f"[yellow]note[/] not of this call, but of an earlier one of the same CT: {', '.join(result['standing'])}",

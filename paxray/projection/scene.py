@@ -269,6 +269,13 @@ def prepare(
     _check_words(method, backend, per, device, supersample)
     if not (want.image or want.materials or want.labelled):
         raise ConfigError("nothing is wanted of the projection", do="project(..., want=['image', ...])")
+    if not isinstance(mu, Volume):
+        raise ConfigError(
+            "a projection needs attenuation with its place in the world",
+            expected="Volume",
+            found=type(mu).__name__,
+            do="paxray.attenuate(ct, labels) makes one; paxray.io.volume.Volume(array, affine) wraps an array",
+        )
     kind = kind_of(mu.array)
     if kind == "numpy" and _holds_hu(mu.array):
         raise ConfigError(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import paxray
 from paxray.anatomy.catalog import load_catalog
 from paxray.anatomy.check import check_catalog
 from paxray.anatomy.film import Film, film_status
@@ -152,3 +153,10 @@ def test_in_3d_nothing_is_known_of_it() -> None:
 def test_a_preview_has_no_voxels_to_draw(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="class of the film"):
         preview("visible lungs", tmp_path / "ct.nii.gz", [], tmp_path / "out.png")
+
+
+def test_in_python_a_class_of_the_film_is_refused_and_not_empty() -> None:
+    nothing = LabelVolume(np.zeros((3, 3, 3), np.uint16), np.zeros((1, 0), bool), (), np.eye(4), {})
+    with pytest.raises(ConfigError, match=r"'lung_left' without those of heart") as refused:
+        paxray.derive(nothing, names=["lung_left_visible"])
+    assert refused.value.code == "film_class"

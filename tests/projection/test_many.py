@@ -185,6 +185,10 @@ def test_on_a_gpu_the_volume_is_sent_once(monkeypatch: pytest.MonkeyPatch, build
 
 def test_arguments_that_are_easily_mistaken_are_told() -> None:
     mu, labels = scene()
+    with pytest.raises(ConfigError, match=r"expected: Volume\n +found: ndarray"):
+        project(mu.array, None, view_of(mu), ["image"])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"expected: Volume\n +found: ndarray"):
+        paxray.attenuate(mu.array)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"needs a View.*\n?.*'pa'"):
         project(mu, labels, "pa", ["image"])  # type: ignore[arg-type]
     hu = Volume(mu.array - np.float32(1000), mu.affine)
