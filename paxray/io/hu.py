@@ -17,8 +17,12 @@ _SHIFTED_RANGE = (850, 1250)  # soft tissue in numbers shifted by 1000 or 1024
 _SHIFTED_SHARE = 0.1
 _UNSIGNED_SHARE = 0.01
 _CLIPPED_SHARE = 0.1
-#: Just above water, and the share of tissue that lies there: noise would carry some of so much below 0.
+#: Just above water, and the share of what is not 0 that lies there: noise would carry some of so much below 0.
 _NEAR_WATER_HU, _NEAR_WATER_SHARE = 20, 0.02
+#: Soft tissue, and its share of what is not 0: of masked bone or contrast, resampled or not, most is denser.
+_SOFT_HU, _SOFT_SHARE = 100, 0.5
+#: Single zeros amid soft tissue, as a share of what is not 0: noise cut off leaves them, the rim of a mask does not.
+_GAP_SHARE = 0.002
 
 
 def to_hu(
@@ -94,8 +98,12 @@ def require_hu(array: NDArray[Any], *, where: str) -> None:
     * nothing below 0, yet a tenth of the voxels or more between 850 and 1250, where HU means dense bone: the
       shift of 1024 (RescaleIntercept) was never applied;
     * nothing below 0, yet a hundredth of the voxels beyond what 16 bits with a sign hold: they lost it;
-    * nothing below 0, a tenth of the voxels or more exactly 0, and of the others a fiftieth or more from there to 20:
-      all that was negative was cut off. What is masked on 0 has bone or organs there, and nothing in between.
+    * nothing below 0, a tenth of the voxels or more exactly 0, and of the others a fiftieth or more from there to 20,
+      half or more up to 100, and a five-hundredth or more as many single zeros between two of those: all that was
+      negative was cut off. Bone or organs masked on 0 lack one of the three, also when they were resampled since.
+
+    The last cannot tell a CT from which all below some 20 to 90 HU was taken before it was resampled, which is refused,
+    too; and it passes one that was smoothed until its noise was gone before it was cut off.
     """
     low, high = float(array.min()), float(array.max())
     do = "export the CT again in HU"
@@ -104,20 +112,23 @@ def require_hu(array: NDArray[Any], *, where: str) -> None:
     elif low >= 0 and high < _NEVER_CT_MAX_HU:
         found = f"values from {low:g} to {high:g}, as of a label map or a windowed picture"
     elif low >= 0:
-        sample = array.reshape(-1)[:: max(1, array.size // 1_000_000)]
+        # Whole rows, of which neighbours can be seen.
+        sample = array.reshape(-1, array.shape[-1])[:: max(1, array.size // 1_000_000)]
         shifted = float(((sample >= _SHIFTED_RANGE[0]) & (sample <= _SHIFTED_RANGE[1])).mean())
         unsigned = float((sample > _INT16.max).mean())
-        zero = float((sample == 0).mean())
-        near_water = float(((sample > 0) & (sample <= _NEAR_WATER_HU)).mean())
         if shifted >= _SHIFTED_SHARE:
             found = f"nothing below 0, and {shifted:.0%} of the voxels between 850 and 1250"
             do = "subtract the offset (mostly 1024) that the export left in"
         elif unsigned >= _UNSIGNED_SHARE:
             found = f"nothing below 0, and {unsigned:.0%} of the voxels beyond {_INT16.max}"
             do = "export the CT again as signed 16-bit numbers: negative HU were read without their sign"
-        elif zero >= _CLIPPED_SHARE and near_water >= _NEAR_WATER_SHARE * (1 - zero):
-            found = f"nothing below 0, and {zero:.0%} of the voxels 0, where air, lung and fat were cut off"
-            do = "export the CT again as signed numbers: what was negative is lost"
+        elif _cut_off_at_zero(sample):
+            zero = float((sample == 0).mean())
+            found = f"nothing below 0, and {zero:.0%} of the voxels 0, single ones amid soft tissue, too"
+            do = (
+                "export the CT again as signed numbers: air, lung and fat are lost; if it was masked, put -1024 outside"
+                " the mask instead of 0, before resampling"
+            )
         else:
             return
     else:
@@ -129,4 +140,18 @@ def require_hu(array: NDArray[Any], *, where: str) -> None:
         found=found,
         do=do,
         code="not_hu",
+    )
+
+
+def _cut_off_at_zero(rows: NDArray[Any]) -> bool:
+    """Whether rows of voxels, none below 0, are those of a CT whose negative HU became 0."""
+    zero = rows == 0
+    soft = ~zero & (rows <= _SOFT_HU)
+    single = zero[:, 1:-1] & soft[:, :-2] & soft[:, 2:]
+    others = zero.size - int(zero.sum())
+    return (
+        zero.size - others >= _CLIPPED_SHARE * zero.size
+        and int((soft & (rows <= _NEAR_WATER_HU)).sum()) >= _NEAR_WATER_SHARE * others
+        and int(soft.sum()) >= _SOFT_SHARE * others
+        and int(single.sum()) > _GAP_SHARE * others  # none of none is none
     )
