@@ -126,6 +126,29 @@ def test_a_process_that_ends_at_once_has_said_all(tmp_path: Path, phantom_table:
         Image.open(path).load()  # whole
 
 
+@pytest.mark.parametrize(
+    ("watch", "written"),
+    [
+        (["cProfile"], "function calls"),
+        (["trace", "--count", "--summary", "--coverdir", "."], "lines   cov%"),
+    ],
+)
+def test_a_process_that_is_watched_does_not_end_at_once(
+    watch: list[str], written: str, tmp_path: Path
+) -> None:
+    """Or what was measured would be lost."""
+    (tmp_path / "called.py").write_text("from paxray.cli import main\nmain()\n")
+    done = subprocess.run(
+        [sys.executable, "-m", *watch, "called.py", "project", "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert written in done.stdout
+
+
 def test_ending_at_once_without_a_stdout() -> None:
     done = subprocess.run(
         f"exec {sys.executable} -m paxray project --help >&-", shell=True, capture_output=True, text=True
@@ -474,6 +497,9 @@ def test_project_mistakes(tmp_path: Path, phantom_table: Path, monkeypatch: pyte
         (["project", "NO_FILE", "--out", "OUT", "--view", "pda"], "config", 2, "unknown view 'pda'"),
         (["project", "NO_FILE", "--no-such-option"], "usage", 2, "No such option"),
         (["project"], "usage", 2, "Missing argument"),
+        (["--bogus"], "usage", 2, "No such option"),
+        (["clases"], "usage", 2, "No such command"),
+        (["classes", "list", "--json=1"], "usage", 2, "does not take a value"),
         (["scan", "NO_FILE"], "missing_file", 2, ""),
         (["build", "NO_FILE", "--cases", "c.csv", "--out", "OUT"], "config", 2, ""),
         (["segment", "NO_FILE", "--out", "OUT"], "missing_file", 3, ""),
@@ -555,6 +581,31 @@ def test_whoever_stops_reading_breaks_nothing(arguments: list[str], exit_code: i
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (exit_code, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        ("classes list --json", 4, "[environment]"),
+        ("classes show heart --json", 4, "[environment]"),
+        ("classes show hart --json", 2, "[unknown_class]"),
+        ("classes list", 4, "[environment]"),
+        ("--version", 4, "[environment]"),
+    ],
+)
+def test_a_full_disk_under_stdout_is_no_bug(arguments: str, exit_code: int, words: str) -> None:
+    """What went wrong is told on stderr and by the exit code, whether or not it can be told as JSON."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "paxray", *arguments.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == exit_code, done.stderr
+    assert done.stderr.startswith(f"error {words}")
+    assert "Traceback" not in done.stderr
 
 
 def test_classes() -> None:

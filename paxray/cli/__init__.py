@@ -5,29 +5,42 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from paxray._version import __version__
 from paxray.cli import build, classes, data, doctor, imports, segment
-from paxray.cli.common import err, out, print_error
-from paxray.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE
+from paxray.cli.common import drop, err, out, print_error
+from paxray.errors import EXIT_ENVIRONMENT, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, ResourceError
 
 
 class _Group(TyperGroup):
     """The commands; what is wrong with options is told as JSON, too, where that is asked for."""
 
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        with _usage_as_json(args):  # its own options
+            return super().make_context(info_name, args, *rest, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        as_json = "--json" in ctx.args
-        try:
+        with _usage_as_json(ctx.args):  # a command's
             return super().invoke(ctx)
-        except Exception as error:
-            # Which class these errors have depends on the version of typer.
-            if hasattr(error, "format_message") and as_json:
-                print_error("usage", EXIT_USAGE, error.format_message())
-            raise
+
+
+@contextmanager
+def _usage_as_json(args: list[str]) -> Iterator[None]:
+    as_json = any(word == "--json" or word.startswith("--json=") for word in args)  # before they are used up
+    try:
+        yield
+    except Exception as error:
+        # Which class these errors have depends on the version of typer.
+        if hasattr(error, "format_message") and as_json:
+            print_error("usage", EXIT_USAGE, error.format_message())
+        raise
 
 
 app = typer.Typer(
@@ -96,6 +109,13 @@ def keep_command(word: str) -> None:
         app.registered_commands, app.registered_groups = commands, groups
 
 
+def _watched() -> bool:
+    """Whether a profiler, a debugger or a measurement of coverage runs."""
+    tools = getattr(sys, "monitoring", None)  # from Python 3.12 on
+    monitored = tools is not None and any(tools.get_tool(number) for number in range(6))
+    return monitored or sys.gettrace() is not None or sys.getprofile() is not None
+
+
 def main() -> None:
     """Entry point of ``paxray``."""
     word = "".join(sys.argv[1:2])
@@ -106,12 +126,17 @@ def main() -> None:
         # CPython remembers an interrupt that passed through an `exec` (a dataclass being made) although it was
         # handled, and would end itself by the signal instead of with this code. And to take numba and all modules
         # down again is a good part of a single projection, which leaves nothing to be done at exit: its files are
-        # closed, its threads have ended.
-        if stop.code == EXIT_INTERRUPTED or (word == "project" and not stop.code):
+        # closed, its threads have ended. Only who watches this process may have something to write then.
+        at_once = stop.code == EXIT_INTERRUPTED or (word == "project" and not stop.code)
+        if at_once and not _watched():
             for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed from the start
                 stream.flush()
             os._exit(int(stop.code or 0))
         raise
+    except OSError as error:  # a full disk under what --help and --version print; commands tell it themselves
+        err.print(f"[bold red]error[/] \\[{ResourceError.code}] {escape(error.strerror or str(error))}")
+        drop(sys.stdout)
+        sys.exit(EXIT_ENVIRONMENT)
     except Exception:
         err.print_exception()
         err.print("this is a bug in paxray: please report it with the lines above")

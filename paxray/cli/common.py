@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def _nobody_reads(stream: IO[str]) -> None:
-    """Let what is still to be said go nowhere: whoever read it has closed it (``| head``). The work goes on."""
+def drop(stream: IO[str]) -> None:
+    """Let what is still to be said go nowhere: whoever read it has closed it (``| head``), or its disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """What rich would end the process for, in the middle of its work."""
-        _nobody_reads(self.file)
+        drop(self.file)
 
 
 out = _Console(highlight=False, soft_wrap=True, emoji=False)
@@ -116,15 +116,21 @@ def print_json(content: Any) -> None:
     try:
         print(json.dumps(content), flush=True)
     except BrokenPipeError:
-        _nobody_reads(sys.stdout)
+        drop(sys.stdout)
 
 
 def print_error(
     code: str, exit_code: int, what: str, where: str = "", expected: str = "", found: str = "", do: str = ""
 ) -> None:
-    """Print an error as JSON: the fields of a `PaxrayError`, empty where it has none, and the exit code."""
+    """Print an error as JSON: the fields of a `PaxrayError`, empty where it has none, and the exit code.
+
+    Where stdout takes nothing more (a full disk), stderr and the exit code tell the error all the same.
+    """
     fields = {"code": code, "what": what, "where": where, "expected": expected, "found": found, "do": do}
-    print_json({"error": {**fields, "exit_code": exit_code}})
+    try:
+        print_json({"error": {**fields, "exit_code": exit_code}})
+    except OSError:
+        drop(sys.stdout)
 
 
 def print_table(table: Table) -> None:
