@@ -103,8 +103,8 @@ def look(
     Raises
     ------
     ConfigError
-        A view, class or setting that there is not; the message suggests the nearest. ``not_written_here``,
-        ``other_case``: see `paxray.earlier.standing_views`.
+        A view, class or setting that there is not; the message suggests the nearest. ``no_folder``,
+        ``not_written_here``, ``other_case``: see `paxray.earlier.standing_views`.
     CaseError
         As `paxray.produce.prepare`.
     """
@@ -126,10 +126,10 @@ def look(
     clock = Clock()
     sources = tuple(source_of(text, vocabulary, further_labels or {}) for text in labels)
     # What was mistyped is told before anything is loaded, which may take compiling.
-    classes_of(pipeline, catalog)
+    classes = classes_of(pipeline, catalog)
     for path, where in ((ct, str(ct)), *((source.path, source.where) for source in sources)):
         require_there(path, where)
-    standing = standing_views(folder, [view.pose().name for view in pipeline.views], identity(ct))
+    standing = standing_views(folder, [view.pose().name for view in pipeline.views], identity(ct), classes)
     case = Case(case_id="case", patient_id="case", ct=ct, ct_where=str(ct), masks=sources)
     subject = prepare(case, pipeline, catalog, clock, device=device, full=full, read=read)  # type: ignore[arg-type]
     categories = {name: n for n, name in enumerate(subject.classes, start=1)}
@@ -233,7 +233,7 @@ def _write(
     tables, seen = found.tables, found.seen
 
     make_way(folder, name, seen)
-    files.masks.mkdir(parents=True, exist_ok=True)
+    # The first to be written: it tells of all others.
     write_json(
         files.facts,
         {
@@ -250,6 +250,7 @@ def _write(
         },
         lasting=False,
     )
+    files.masks.mkdir(exist_ok=True)
 
     def save_rest() -> None:
         for of, content in masks.result().items():

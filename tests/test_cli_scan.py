@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -114,4 +115,21 @@ def test_no_ct_no_table(tmp_path: Path) -> None:
     code, text = scan(tmp_path / "cts", tmp_path / "cases.csv")
     assert code == 2, text
     assert "no CT found" in text
+    assert not (tmp_path / "cases.csv").exists()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_ct_that_was_left_out_is_not_said_to_be_missing(tmp_path: Path, count: int) -> None:
+    hu = np.full(SHAPE, -1000, np.int16)
+    hu[3:9, 3:9] = 40
+    for n in range(count):
+        write(tmp_path / f"odd;{n}" / "ct.nii.gz", hu, 0.1 * n)
+    told = CliRunner().invoke(app, ["scan", str(tmp_path), "-o", str(tmp_path / "cases.csv"), "--json"])
+    assert told.exit_code == 2, told.output
+    error = json.loads(told.stdout)["error"]
+    assert error["code"] == "unnamable_ct"
+    assert error["found"].startswith("odd;0/ct.nii.gz: left out: its path cannot stand in a case table")
+    assert error["found"].endswith("; and 2 more") == (count == 3)
+    assert told.stderr.count("note odd;") == count
+    assert "no CT found" not in told.stderr
     assert not (tmp_path / "cases.csv").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import paxray.look as look_module
 from paxray.cli import app
 from paxray.earlier import ViewFiles, identity, make_way, standing_views
 from paxray.errors import ConfigError
+from paxray.look import look
 
 
 @pytest.fixture
@@ -74,6 +77,64 @@ def test_a_mask_of_ones_own_under_a_classes_name_is_not_overwritten(tmp_path: Pa
     assert everything(tmp_path / "look") == before
 
 
+def test_what_is_in_the_way_of_any_view_is_found_before_work(tmp_path: Path, case: dict) -> None:
+    """Once the first view is replaced it is too late to refuse the second."""
+    folder = tmp_path / "look"
+    leave(folder, "pa", case)
+    files = leave(folder, "lateral_left", case)
+    (files.masks / "liver.png").write_text("mine")
+    views = ["pa", "lateral_left"]
+    assert standing_views(folder, views, case, ["heart", "aorta"]) == []
+    with pytest.raises(ConfigError, match=r"lateral_left_masks/liver\.png") as caught:
+        standing_views(folder, views, case, ["heart", "liver"])
+    assert caught.value.code == "not_written_here"
+
+
+@pytest.mark.parametrize("name", ["pa.png", "pa_masks/heart.png"])
+def test_a_folder_where_a_picture_is_to_be_is_in_the_way(tmp_path: Path, case: dict, name: str) -> None:
+    folder = tmp_path / "look"
+    leave(folder, "pa", case)
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(ConfigError, match=name):
+        standing_views(folder, ["pa"], case, ["heart"])
+
+
+def test_a_file_where_the_folder_is_to_be_is_in_the_way(tmp_path: Path, case: dict) -> None:
+    (tmp_path / "out").write_text("mine")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    for folder in (tmp_path / "out", tmp_path / "out" / "look", tmp_path / "nowhere"):
+        with pytest.raises(ConfigError, match="a file lies") as caught:
+            standing_views(folder, ["pa"], case)
+        assert caught.value.code == "no_folder"
+
+
+def test_an_empty_folder_of_masks_is_in_nobodys_way(tmp_path: Path, case: dict) -> None:
+    """As a full disk leaves it."""
+    (tmp_path / "look" / "pa_masks").mkdir(parents=True)
+    assert standing_views(tmp_path / "look", ["pa"], case, ["heart"]) == []
+    make_way(tmp_path / "look", "pa", ["heart"])
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "[]",
+        '{"geometry": {}, "signal": {}, "classes": ["heart"]}',
+        '{"geometry": {}, "signal": {}, "classes": {"heart": 1}}',
+        '{"geometry": {}, "signal": {}, "classes": [{"class": 1, "area_px": 1}]}',
+        '{"geometry": {}, "signal": {}, "classes": [], "case": "one"}',
+        '{"geometry": {}, "signal": {}, "classes": [], "case": {"ct": 1}}',
+        "[" * 100_000,
+    ],
+)
+def test_json_of_another_shape_is_another_programs(tmp_path: Path, case: dict, told: str) -> None:
+    (tmp_path / "pa.json").write_text(told)
+    assert standing_views(tmp_path, ["ap"], case) == []
+    with pytest.raises(ConfigError, match=r"pa\.json"):
+        standing_views(tmp_path, ["pa"], case)
+
+
 def test_views_of_one_ct_stand_beside_each_other(tmp_path: Path, case: dict) -> None:
     leave(tmp_path / "look", "lateral_left", case)
     leave(tmp_path / "look", "pa", case)
@@ -91,6 +152,7 @@ def test_views_of_two_cts_do_not(tmp_path: Path, case: dict) -> None:
     before = everything(folder)
     with pytest.raises(ConfigError, match=r"lateral_left of .*ct\.nii") as caught:
         standing_views(folder, ["pa"], other)
+    assert "or of this one before it was moved or changed" in caught.value.what
     assert caught.value.code == "other_case"
     assert everything(folder) == before
     assert standing_views(folder, ["pa", "lateral_left"], other) == []  # all of them are made anew
@@ -119,6 +181,32 @@ def test_a_path_in_a_json_leads_nowhere_else(tmp_path: Path, case: dict) -> None
     assert (tmp_path / "precious.png").exists()
 
 
+def box_of_water(path: Path) -> Path:
+    hu = np.full((16, 16, 16), -1000, np.int16)
+    hu[4:-4, 4:-4, 2:-2] = 40
+    nib.save(nib.Nifti1Image(hu, np.diag([20.0, 20.0, 20.0, 1.0])), path)
+    return path
+
+
+def test_a_call_that_stopped_on_the_way_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever file was the first that the disk had no room for."""
+    ct, folder = box_of_water(tmp_path / "ct.nii.gz"), tmp_path / "look"
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for writer in ("write_json", "write_bytes"):
+        with monkeypatch.context() as patched:
+            patched.setattr(look_module, writer, full)
+            with pytest.raises(OSError, match="No space"):
+                look(ct, [], ["pa"], folder, size=16, device="cpu")
+        assert (folder / "pa.json").exists() == (writer == "write_bytes")
+        assert folder.exists() == (writer == "write_bytes")
+    assert look(ct, [], ["pa"], folder, size=16, device="cpu")["standing"] == []
+
+
 def test_the_command_names_what_stands_and_refuses_to_mix(tmp_path: Path) -> None:
     def call(ct: Path, *arguments: str, exit_code: int = 0) -> dict:
         common = ["project", str(ct), "--size", "16", "--out", str(tmp_path / "look"), "--json"]
@@ -126,11 +214,7 @@ def test_the_command_names_what_stands_and_refuses_to_mix(tmp_path: Path) -> Non
         assert made.exit_code == exit_code, made.output
         return dict(json.loads(made.stdout))
 
-    hu = np.full((16, 16, 16), -1000, np.int16)
-    hu[4:-4, 4:-4, 2:-2] = 40
-    for name in ("one", "two"):
-        nib.save(nib.Nifti1Image(hu, np.diag([20.0, 20.0, 20.0, 1.0])), tmp_path / f"{name}.nii.gz")
-    one, two = tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"
+    one, two = (box_of_water(tmp_path / f"{name}.nii.gz") for name in ("one", "two"))
     assert call(one, "--view", "pa", "--view", "lateral_left")["standing"] == []
     assert call(one, "--view", "PA")["standing"] == ["lateral_left"]
     before = everything(tmp_path / "look")

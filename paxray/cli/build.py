@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from paxray.buildlog import Event
     from paxray.config import Pipeline, SegmentationConfig
     from paxray.io.cases import Case
+    from paxray.io.pairing import Note
     from paxray.run import BuildResult
     from paxray.todo import BuildPlan
 
@@ -81,7 +83,7 @@ def scan(
     if not found.cases:
         for note in found.notes:
             err.print(f"  [yellow]note[/] {escape(f'{note.where}: {note.message}')}", soft_wrap=True)
-        raise ConfigError("no CT found", where=str(folder), expected="NIfTI, NRRD, MHA or DICOM CTs in HU")
+        _refuse_no_cases(folder, found.notes)
     write_case_table(table, found.cases)
     if not key and not stored and any(case.ct.is_dir() for case in found.cases):
         key_file.touch(mode=0o600)
@@ -119,6 +121,22 @@ def scan(
             ),
             soft_wrap=True,
         )
+
+
+def _refuse_no_cases(folder: Path, notes: Sequence[Note]) -> NoReturn:
+    from paxray.io.scan import UNNAMABLE_CT
+
+    left_out = [note for note in notes if note.code == UNNAMABLE_CT]
+    if not left_out:
+        raise ConfigError("no CT found", where=str(folder), expected="NIfTI, NRRD, MHA or DICOM CTs in HU")
+    more = f"; and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+    raise ConfigError(
+        "no CT is left: none of those found has a path that a case table can name",
+        where=str(folder),
+        found=f"{left_out[0].where}: {left_out[0].message}{more}",
+        do="rename what the notes name, and scan again",
+        code=UNNAMABLE_CT,
+    )
 
 
 @guarded

@@ -23,6 +23,8 @@ from paxray.io.walk import Folder, walk
 
 #: Codes of notes on masks that reach no row.
 UNUSED_MASK = ("unnamable_mask", "vocabulary_unknown", "mask_mismatch", "ambiguous", "no_ct")
+#: Code of the note on a CT that no case table can name.
+UNNAMABLE_CT = "unnamable_ct"
 _MANY_CTS = 8
 _UNNAMABLE = (
     "left out: its path cannot stand in a case table; rename the folder or file that has ';' or a line break in its "
@@ -112,7 +114,7 @@ def scan(
     beside = _Beside(default_vocabulary, is_vocabulary, table_folder or folder)
     for ct, case_id in zip(findings.cts, _case_ids(findings.cts), strict=True):
         if not can_name(ct.path, beside.table_folder):
-            findings.notes.append(Note(ct.where, "unnamable_ct", _UNNAMABLE))
+            findings.notes.append(Note(ct.where, UNNAMABLE_CT, _UNNAMABLE))
             continue
         sources = _sources(ct, masks.get(ct.where, []), beside, findings.notes)
         cases.append(Case(case_id, ct.patient_id, ct.path, ct.where, sources))
