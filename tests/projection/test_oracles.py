@@ -123,7 +123,8 @@ def chord_of_a_quadric(shape: str, origin: np.ndarray, way: np.ndarray) -> np.nd
     else:
         o, d = origin[..., :2], way[..., :2]
         first, last = roots((d * d).sum(-1), (o * d).sum(-1), (o * o).sum(-1) - 26.0**2)
-        ends = np.stack([(-31 - origin[..., 2]) / way[..., 2], (31 - origin[..., 2]) / way[..., 2]])
+        with np.errstate(divide="ignore"):  # a ray beside the ends meets them nowhere
+            ends = np.stack([(-31 - origin[..., 2]) / way[..., 2], (31 - origin[..., 2]) / way[..., 2]])
         first, last = np.maximum(first, ends.min(axis=0)), np.minimum(last, ends.max(axis=0))
     return np.maximum(last - first, 0)
 
