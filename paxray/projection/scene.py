@@ -277,7 +277,7 @@ def prepare(
             do="paxray.attenuate(ct, labels) makes one; paxray.io.volume.Volume(array, affine) wraps an array",
         )
     kind = kind_of(mu.array)
-    if kind == "numpy" and _holds_hu(mu.array):
+    if kind == "numpy" and _beyond_attenuation(mu.array):
         raise ConfigError(
             "the volume holds numbers that no attenuation per mm can be, such as HU",
             expected="0 of air, 0.02 of water, 0.1 of bone",
@@ -352,7 +352,7 @@ def prepare(
     )
 
 
-def _holds_hu(array: NDArray[Any]) -> bool:
+def _beyond_attenuation(array: NDArray[Any]) -> bool:
     """Whether any of up to 32 voxels along each axis is a number below or above what attenuation can be."""
     few = array[tuple(slice(None, None, -(-n // 32)) for n in array.shape)]
     return -np.inf < float(few.min()) < LEAST_PER_MM or MOST_PER_MM < float(few.max()) < np.inf

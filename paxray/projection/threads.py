@@ -1,4 +1,4 @@
-"""Plain threads that share out the pieces of a compiled projector's work as they go, one call at a time in a process.
+"""Plain threads that share out the pieces of a compiled loop's work as they go, one call at a time in a process.
 
 Compiled loops run without the interpreter's lock. numba's own parallel loops take a multiple of the time to compile,
 end the process where two threads run them at once, and under some of its layers do not survive a fork.
